@@ -1,0 +1,108 @@
+"""`mlflow-llmops <verb>`: a click group made from the table of steps; the only place that prints and exits."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from mlflow_llmops import __version__
+from mlflow_llmops.errors import LLMOpsError, as_storage_error
+from mlflow_llmops.steps import STEPS
+
+
+class _Verbs(click.Group):
+    """Commands that are built when they are asked for, so that `--help` imports neither torch nor MLflow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*STEPS, *sorted(self.commands)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return _command(name) if name in STEPS else super().get_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        texts = {name: step.text for name, step in STEPS.items()}
+        texts |= {name: command.get_short_help_str(100) for name, command in sorted(self.commands.items())}
+        with formatter.section("Commands"):
+            formatter.write_dl(list(texts.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mlflow-llmops")
+def main() -> None:
+    """Make a language model smaller and faster, and prove it: every verb is an MLflow run.
+
+    The same verbs run as MLflow Project entry points: mlflow run . -e VERB -P option=value
+    """
+
+
+@main.command()
+def project() -> None:
+    """Print the folder of the MLflow Project, for `mlflow run`."""
+    from mlflow_llmops.mlproject import folder
+
+    click.echo(folder())
+
+
+def _command(verb: str) -> click.Command:
+    _quiet()
+    from mlflow_llmops.steps.parameters import parameters_of
+
+    options = [
+        click.Option(
+            [f"--{parameter.name.replace('_', '-')}", f"--{parameter.name}", parameter.name],
+            help=parameter.text,
+            default=parameter.default,
+            required=parameter.default is None,
+            show_default=parameter.default not in (None, ""),
+        )
+        for parameter in parameters_of(verb)
+    ]
+
+    def call(**values: Any) -> None:
+        _run(verb, values)
+
+    return click.Command(verb, params=list(options), callback=call, help=STEPS[verb].text)
+
+
+def _run(verb: str, values: dict[str, str]) -> None:
+    from rich.console import Console
+
+    from mlflow_llmops.steps.parameters import run
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        outcome = run(verb, values)
+    except Exception as error:
+        mine = error if isinstance(error, LLMOpsError) else as_storage_error(error)
+        if mine is None:
+            raise
+        click.echo(f"Error: {mine}", err=True)
+        sys.exit(mine.exit_code)
+    for shown in outcome.shown:
+        console.print(shown, soft_wrap=not hasattr(shown, "columns"))
+    console.print(f"run {outcome.run_id}; to see it in the MLflow UI: make ui, or mlflow ui")
+
+
+def _quiet() -> None:
+    """The libraries below us warn of their own future on every call; ours are the lines that a user should see."""
+    warnings.filterwarnings("ignore")
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OPENVINO_TELEMETRY": "0",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # local copies take milliseconds
+    }.items():
+        os.environ.setdefault(name, value)
+    import logging
+
+    for noisy in (
+        "torch.onnx",
+        "nncf",
+        "mlflow.models.model",
+        "mlflow.pyfunc",
+        "mlflow.utils.requirements_utils",
+    ):
+        logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -1,0 +1,41 @@
+"""The folder of an exported model: the graph, `tokenizer.json`, and `llmops.json` that says how to read both.
+
+It is a storage format: fields are added with a default, never renamed.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from mlflow_llmops.errors import ModelError
+
+DESCRIPTION = "llmops.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class ExportedArtifact:
+    """What a worker must know to score text with the graph beside it."""
+
+    kind: str
+    task: str
+    labels: tuple[str, ...]
+    max_length: int
+    pad_id: int
+    parameters: int
+    nonzero_parameters: int
+    precision: str = "fp32"
+
+    def write(self, folder: Path) -> None:
+        (folder / DESCRIPTION).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "ExportedArtifact":
+        """Raises ModelError where `folder` holds no exported model."""
+        path = folder / DESCRIPTION
+        if not path.is_file():
+            raise ModelError(f"{folder} holds no exported model ({DESCRIPTION} is missing)")
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in stored.items() if name in known}
+        return cls(**{**values, "labels": tuple(stored["labels"])})

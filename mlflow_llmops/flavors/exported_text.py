@@ -1,0 +1,119 @@
+"""The MLflow flavor of exported models: a graph, its tokenizer, and nothing of torch or transformers.
+
+Same signature and output columns as the pyfunc of the transformers flavor: one can replace the other.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import yaml
+from mlflow import pyfunc
+from mlflow.models import Model
+from mlflow.models.model import ModelInfo
+from mlflow.models.signature import ModelSignature
+from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
+from tokenizers import Tokenizer
+
+from mlflow_llmops import __version__
+from mlflow_llmops.batching.plan import TOKEN_BUDGET
+from mlflow_llmops.batching.scorer import TextScorer, softmax
+from mlflow_llmops.engines import open_engine
+from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
+from mlflow_llmops.tracking.signature import LABEL, SCORE, SIGNATURES
+
+FLAVOR_NAME = "exported_text"
+DATA = "artifact"
+RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def get_default_pip_requirements(kind: str) -> list[str]:
+    """The exact versions that a worker needs: the graph's runtime, tokenizers, numpy, MLflow and this package."""
+    packages = ("mlflow", RUNTIME[kind], "tokenizers", "numpy", "pandas")
+    return [*(f"{package}=={version(package)}" for package in packages), f"mlflow-llmops=={__version__}"]
+
+
+def save_model(
+    exported: Path,
+    path: str | os.PathLike[str],
+    mlflow_model: Model | None = None,
+    signature: ModelSignature | None = None,
+    pip_requirements: list[str] | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Save the folder of an exported model (graph, `tokenizer.json`, `llmops.json`) as an MLflow model at `path`."""
+    artifact = ExportedArtifact.read(Path(exported))
+    target = Path(path)
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(exported, target / DATA)
+    model = mlflow_model or Model()
+    model.signature = signature or SIGNATURES[artifact.task]
+    model.metadata = {**(metadata or {}), "llmops_kind": artifact.kind}
+    model.add_flavor(FLAVOR_NAME, kind=artifact.kind, task=artifact.task, data=DATA, llmops_version=__version__)
+    pyfunc.add_to_model(model, loader_module=__name__, data=DATA, conda_env="conda.yaml", python_env="python_env.yaml")
+    requirements = pip_requirements or get_default_pip_requirements(artifact.kind)
+    (target / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    environment = _mlflow_conda_env(additional_pip_deps=requirements, install_mlflow=False)
+    (target / "conda.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
+    _PythonEnv.current().to_yaml(str(target / "python_env.yaml"))
+    model.save(str(target / "MLmodel"))
+
+
+def log_model(exported: Path, name: str = "model", **kwargs: Any) -> ModelInfo:
+    """Log the folder of an exported model to the active run; keywords as `mlflow.models.Model.log` has them."""
+    import mlflow_llmops.flavors.exported_text as flavor
+
+    return Model.log(artifact_path=None, name=name, flavor=flavor, exported=exported, **kwargs)
+
+
+def load_model(model_uri: str, threads: int | None = None) -> "ExportedText":
+    """Load a logged or saved model as an object with `logits` and `predict`."""
+    folder = Path(mlflow.artifacts.download_artifacts(model_uri))
+    return ExportedText(folder / DATA, threads)
+
+
+def _load_pyfunc(path: str) -> "ExportedText":
+    """MLflow calls this with the folder named `data` in MLmodel."""
+    return ExportedText(Path(path))
+
+
+class ExportedText:
+    """A scorer of text. `predict` is what MLflow, its server and its Spark UDF call."""
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.artifact = ExportedArtifact.read(folder)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        engine = open_engine(self.artifact.kind, folder, threads)
+        budget = TOKEN_BUDGET[self.artifact.kind]
+        self._scorer = TextScorer(tokenizer, engine, self.artifact.max_length, self.artifact.pad_id, budget)
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """(texts, labels), float32."""
+        return self._scorer.logits(texts)
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """The most likely label of each text and its probability; a null text gets nulls."""
+        texts = _column(model_input)
+        present = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        labels: list[str | None] = [None] * len(texts)
+        scores = np.full(len(texts), np.nan)
+        if present:
+            probabilities = softmax(self._scorer.logits([texts[i] for i in present]))
+            scores[present] = probabilities.max(axis=1)
+            for i, best in zip(present, probabilities.argmax(axis=1), strict=True):
+                labels[i] = self.artifact.labels[best]
+        return pd.DataFrame({LABEL: pd.Series(labels, dtype=object), SCORE: scores})
+
+
+def _column(model_input: Any) -> list[Any]:
+    if isinstance(model_input, str):
+        return [model_input]
+    if isinstance(model_input, pd.DataFrame):
+        return model_input.iloc[:, 0].tolist()
+    return list(model_input)

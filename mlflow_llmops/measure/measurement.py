@@ -1,0 +1,41 @@
+"""One measured number with its interval, and a table of them under the names that the tracking store keeps."""
+
+import math
+from dataclasses import dataclass
+
+from mlflow_llmops import names
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the ends of its 95 % interval; the ends are the value where it is counted, not estimated."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The same in another unit; `factor` must be positive."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+Measurements = dict[str, "Estimate | float"]
+"""From a metric's name (`names.py`) to what was measured."""
+
+
+def flat(measurements: Measurements) -> dict[str, float]:
+    """As MLflow stores them: each estimate becomes its value and `_low` and `_high`. Values must be finite."""
+    metrics: dict[str, float] = {}
+    for name, measured in measurements.items():
+        if isinstance(measured, Estimate):
+            metrics |= {
+                name: measured.value,
+                name + names.LOW: measured.low,
+                name + names.HIGH: measured.high,
+            }
+        else:
+            metrics[name] = float(measured)
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

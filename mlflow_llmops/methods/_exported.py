@@ -1,0 +1,85 @@
+"""From a torch network to the folder of an exported graph: what the exporters and quantizers share.
+
+`transformers.exporters` calls itself experimental: it is used here and in the two files of `export/` only.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from mlflow_llmops.batching.scorer import TextScorer, pad
+from mlflow_llmops.engines.artifact import ExportedArtifact
+from mlflow_llmops.errors import ArtifactMismatch, ModelError
+from mlflow_llmops.models.text_model import TextModel, count_parameters
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit between torch and its fp32 graph, relative to the largest logit (at least 1)."""
+
+PROBE_LENGTHS = (1, 2, 3, 7, 16, 33, 64, 127, 256, 512)
+
+
+def tensors(model: TextModel, texts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+    """Each text as a batch of its own, for calibration."""
+    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, 1)
+    return [
+        {name: torch.from_numpy(array) for name, array in pad([ids], model.pad_id).items()}
+        for ids in scorer.encode(texts)
+    ]
+
+
+def export(
+    model: TextModel,
+    folder: Path,
+    kind: str,
+    precision: str,
+    write: Callable[[Any, dict[str, torch.Tensor]], None],
+) -> TextModel:
+    """Run `write(network, sample inputs)`, which fills `folder` with a graph, and describe the result beside it.
+
+    Raises ModelError where the exporter cannot trace the network.
+    """
+    # Two rows of differing tokens: a dimension of 1 would be frozen into the graph.
+    width = min(16, model.max_length)
+    sample = {
+        "input_ids": torch.randint(0, len(model.tokenizer), (2, width), generator=torch.Generator().manual_seed(0)),
+        "attention_mask": torch.ones((2, width), dtype=torch.long),
+    }
+    net = model.network.eval()
+    try:
+        with torch.no_grad(), tqdm(total=1, desc=f"exporting to {kind}, {precision}") as bar:
+            write(net, sample)
+            bar.update()
+    except (RuntimeError, ValueError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
+        raise ModelError(
+            f"{type(net).__name__} cannot be exported to {kind}: {str(error).splitlines()[0][:200]}"
+        ) from error
+    finally:
+        vars(net).pop("forward", None)  # the exporter leaves its patch of this method, undone, on the instance
+    model.save_encoder(folder)
+    counts = count_parameters(net)
+    ExportedArtifact(
+        kind, model.task, model.labels, model.max_length, model.pad_id, *counts, precision=precision
+    ).write(folder)
+    return replace(model, net=None, folder=folder, kind=kind)
+
+
+def check_equal(source: TextModel, exported: TextModel) -> None:
+    """Raises ArtifactMismatch where the fp32 graph gives other logits than torch at any of many shapes."""
+    random = np.random.default_rng(0)
+    for length in PROBE_LENGTHS:
+        if length > source.max_length:
+            break
+        rows = [random.integers(0, len(source.tokenizer), size) for size in {length, max(1, length // 2)}]
+        batch = pad(rows, source.pad_id)
+        expected, got = source.run(batch), exported.run(batch)
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if expected.shape != got.shape or float(np.abs(expected - got).max()) > allowed:
+            raise ArtifactMismatch(
+                f"the {exported.kind} graph is off torch's by {np.abs(expected - got).max():.2g} at {length} tokens "
+                f"({allowed:.2g} is allowed); try the other exporter"
+            )

@@ -1,0 +1,1 @@
+"""Train a smaller student to answer as its teacher does."""

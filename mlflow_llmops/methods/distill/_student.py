@@ -1,0 +1,91 @@
+"""Build the student that the `student` option describes."""
+
+from copy import deepcopy
+from math import gcd
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.methods._surgery import FAMILIES
+from mlflow_llmops.models.text_model import TextModel
+
+SHAPE_KEYS = {
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "neurons": "intermediate_size",
+}
+
+
+def build_student(teacher: TextModel, student: str, seed: int) -> TextModel:
+    """`layers:2` copies every k-th layer of the teacher, `half` half of them; `shape:...` is fresh, same family.
+
+    Raises ConfigError for a description that cannot be read or a shape that does not fit.
+    """
+    if student == "half":
+        student = f"layers:{max(1, teacher.network.config.num_hidden_layers // 2)}"
+    kind, _, rest = student.partition(":")
+    if kind == "layers" and rest.isdecimal():
+        return teacher.with_net(keep_layers(teacher.network, int(rest)))
+    if kind == "shape" and rest:
+        return teacher.with_net(_fresh(teacher.network, rest, student, seed), fresh=True)
+    raise ConfigError(f"student={student!r} cannot be read; write half, layers:2 or shape:layers=2,width=128,heads=4")
+
+
+def keep_layers(net: PreTrainedModel, count: int) -> PreTrainedModel:
+    """A copy with `count` of the transformer blocks, evenly spread, the first and the last among them."""
+    copy = deepcopy(net)
+    blocks = transformer_blocks(copy)
+    if not 1 <= count < len(blocks):
+        raise ConfigError(
+            f"student=layers:{count}: the teacher has {len(blocks)} layers, so give 1 to {len(blocks) - 1}"
+        )
+    kept = [round(i * (len(blocks) - 1) / max(count - 1, 1)) for i in range(count)]
+    for gone in sorted(set(range(len(blocks))) - set(kept), reverse=True):
+        del blocks[gone]
+    for index, block in enumerate(blocks):  # decoders number their blocks to find them in the key-value cache
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                setattr(module, "layer_idx", index)  # noqa: B010 - torch's stubs allow no new integers
+    if getattr(copy.config, "layer_types", None):
+        copy.config.layer_types = [copy.config.layer_types[i] for i in kept]
+    copy.config.num_hidden_layers = count
+    return copy.eval()
+
+
+def transformer_blocks(net: PreTrainedModel) -> nn.ModuleList:
+    """The list of the network's transformer blocks. Raises ModelError where there is not exactly one such list."""
+    depth = net.config.num_hidden_layers
+    found = [module for module in net.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    if len(found) != 1:
+        raise ModelError(f"{type(net).__name__}: cannot tell its transformer blocks; give student=shape:...")
+    return found[0]
+
+
+def _fresh(net: PreTrainedModel, description: str, student: str, seed: int) -> PreTrainedModel:
+    config = deepcopy(net.config)
+    family = FAMILIES.get(config.model_type)
+    units = family.units if family else SHAPE_KEYS["neurons"]
+    for part in description.split(","):
+        key, _, value = part.partition("=")
+        if key not in SHAPE_KEYS or not value.isdecimal() or int(value) < 1:
+            raise ConfigError(f"student={student!r}: {part!r} is not one of {', '.join(SHAPE_KEYS)} with a number")
+        setattr(config, units if key == "neurons" else SHAPE_KEYS[key], int(value))
+    if config.hidden_size % config.num_attention_heads:
+        raise ConfigError(
+            f"student={student!r}: width={config.hidden_size} is not a multiple of heads={config.num_attention_heads}"
+        )
+    if "neurons=" not in description and "width=" in description:
+        setattr(config, units, 4 * config.hidden_size)
+    # sizes that decoders keep beside those of the shape
+    if getattr(config, "num_key_value_heads", None):
+        config.num_key_value_heads = gcd(config.num_key_value_heads, config.num_attention_heads)
+    if getattr(config, "head_dim", None):
+        config.head_dim = config.hidden_size // config.num_attention_heads
+    if getattr(config, "layer_types", None):
+        kinds = config.layer_types
+        config.layer_types = [kinds[i % len(kinds)] for i in range(config.num_hidden_layers)]
+    torch.manual_seed(seed)
+    return type(net)(config).eval()

@@ -1,0 +1,38 @@
+"""Export to ONNX in fp32."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers.exporters import OnnxConfig, OnnxExporter
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.engines.onnxruntime import GRAPH
+from mlflow_llmops.methods._exported import check_equal, export
+from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.text_model import TextModel
+
+
+@dataclass(frozen=True)
+class Onnx(Method):
+    """The same network as an ONNX graph, run by onnxruntime: another runtime, no compression."""
+
+    gives: ClassVar[str] = "onnx"
+    smaller: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = False
+
+    def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
+        exported = to_onnx(model, folder, "fp32")
+        check_equal(model, exported)
+        return exported
+
+
+def to_onnx(model: TextModel, folder: Path, precision: str, quantizer: Any = None) -> TextModel:
+    """Trace `model`, let `quantizer` (of `transformers.exporters`) change the graph, and write it into `folder`."""
+
+    def write(net: Any, sample: dict[str, Any]) -> None:
+        exporter = OnnxExporter()
+        exported = exporter.export(net, sample, OnnxConfig(dynamic=True, quantizer=quantizer))
+        exporter.save_program(exported.program, folder / GRAPH)
+
+    return export(model, folder, "onnx", precision, write)

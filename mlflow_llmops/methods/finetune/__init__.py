@@ -1,0 +1,1 @@
+"""Train a model on labels (classification) or on the texts themselves (generation)."""

@@ -1,0 +1,102 @@
+"""What a method is: a frozen dataclass whose fields are its options, and one verb, `apply`."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.models.text_model import TextModel
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a method, as the command line, MLproject and the documentation show it."""
+
+    name: str
+    text: str
+    default: Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """The base of all methods.
+
+    A field is written `name: Annotated[float, "what it is", Gt(0), Lt(1)] = 0.5`: the text documents it everywhere,
+    the bounds (of `annotated_types`) are checked when the method is built, from Python or from strings alike.
+
+    Raises ConfigError, naming the option, for a value that does not fit.
+    """
+
+    takes: ClassVar[str] = "torch"
+    gives: ClassVar[str] = "torch"
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
+    needs_data: ClassVar[bool] = True
+    compresses: ClassVar[bool] = True
+    """It is meant to make the model smaller or faster, and the verdict asks whether it did."""
+    new_head: ClassVar[bool] = False
+    """A classifier gets a fresh head where its labels are not those of the data."""
+    smaller: ClassVar[bool] = True
+    """The result takes less disk than the model it was made from: a promise that the contract tests hold it to."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            annotation = _hints(type(self))[field.name]
+            object.__setattr__(self, field.name, checked(field.name, annotation, getattr(self, field.name)))
+
+    @classmethod
+    def options(cls) -> tuple[Option, ...]:
+        """The fields, in the order they are written."""
+        return tuple(Option(field.name, described(_hints(cls)[field.name]), field.default) for field in fields(cls))
+
+    def check(self, model: TextModel, data: Splits) -> None:
+        """Raises ModelError where this method cannot work on `model` with `data`."""
+        if model.task not in self.tasks:
+            raise ModelError(f"this method is for {' and '.join(self.tasks)}, not for task={model.task}")
+        if model.kind != self.takes:
+            raise ModelError(
+                f"this method takes a {self.takes} model and this one is already {model.kind}; "
+                "start from the version it was exported from"
+            )
+        unknown = sorted(set(data.labels) - set(model.labels))
+        if unknown:
+            raise ModelError(
+                f"the model does not know the label {unknown[0]!r} ({len(unknown)} of {len(data.labels)} are new); "
+                "finetune it on this data first"
+            )
+
+    def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
+        """Make a new model from `model`, which stays as it is. `folder` is empty and belongs to the result."""
+        raise NotImplementedError
+
+
+AUTO = "auto"
+"""How an option that may be None is written where only strings are: in MLproject and on the command line."""
+
+
+def checked(name: str, annotation: Any, value: Any) -> Any:
+    """`value` as `annotation` wants it, from its own type or from a string.
+
+    Raises ConfigError, naming the option, where it does not fit.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    try:
+        return adapter.validate_python(None if value in (AUTO, "") and _may_be_none(annotation) else value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ConfigError(f"{name}={value!r}: {reason[0].lower()}{reason[1:]}") from error
+
+
+def described(annotation: Any) -> str:
+    """The text in `Annotated[..., "text", ...]`."""
+    return next(part for part in annotation.__metadata__ if isinstance(part, str))
+
+
+def _may_be_none(annotation: Any) -> bool:
+    return type(None) in get_args(get_args(annotation)[0])
+
+
+def _hints(cls: type[Method]) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)

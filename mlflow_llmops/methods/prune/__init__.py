@@ -1,0 +1,1 @@
+"""Cut what contributes least."""

@@ -1,0 +1,1 @@
+"""Fewer bits for weights, and for activations where the method says so."""

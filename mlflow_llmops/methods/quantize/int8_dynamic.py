@@ -1,0 +1,27 @@
+"""Post-training quantization of weights to int8, activations at run time; ONNX through onnxruntime."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.methods.export.onnx import to_onnx
+from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.text_model import TextModel
+
+
+@dataclass(frozen=True)
+class Int8Dynamic(Method):
+    """Needs no data. The range of an activation is that of its whole batch, so a text's score depends on its
+    batch-mates (by up to about 1e-3)."""
+
+    gives: ClassVar[str] = "onnx"
+    needs_data: ClassVar[bool] = False
+
+    per_channel: Annotated[bool, "one scale for each output channel of a weight, not one for all"] = True
+
+    def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
+        quantizer = OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig(per_channel=self.per_channel))
+        return to_onnx(model, folder, "int8 dynamic", quantizer)

@@ -1,0 +1,1 @@
+"""MLflow's own entry points: one file a group, named after it."""

@@ -1,0 +1,1 @@
+"""Registered models: versions, and the places that they are promoted to."""

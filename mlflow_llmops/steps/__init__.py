@@ -1,0 +1,33 @@
+"""One function a verb: they compose the floors below and decide nothing themselves.
+
+This table is what the command line and MLproject are made from; nothing is imported until a verb is used.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a verb's function is, what it does in one line, and whether it takes the options of a method."""
+
+    path: str
+    text: str
+    has_methods: bool = False
+
+
+_COMPRESS = "mlflow_llmops.steps.compress:compress"
+
+STEPS = {
+    "main": Step(
+        "mlflow_llmops.steps.main:main",
+        "Teacher, compression, comparison, promotion and a scored table in one run.",
+    ),
+    "finetune": Step(_COMPRESS, "Train a model on labels, as teacher and baseline of what follows.", True),
+    "distill": Step(_COMPRESS, "Train a smaller student to answer as its teacher, the model, does.", True),
+    "prune": Step(_COMPRESS, "Cut what contributes least, and train the rest to win quality back.", True),
+    "quantize": Step(_COMPRESS, "Store weights, and activations where the method says so, in fewer bits.", True),
+    "export": Step(_COMPRESS, "Move the model to a faster runtime at full precision.", True),
+    "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),
+    "promote": Step("mlflow_llmops.steps.promote:promote", "Take a version past the gate to Staging or Production."),
+    "score": Step("mlflow_llmops.steps.score:score", "Score a table with a registered version through Spark."),
+}

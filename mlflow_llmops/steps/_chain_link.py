@@ -1,0 +1,158 @@
+"""One method applied, measured against its baseline, proven by reloading, registered: the core of every verb."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+
+from mlflow_llmops import names
+from mlflow_llmops.batching.scorer import softmax
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
+from mlflow_llmops.measure.measurement import Measurements, flat
+from mlflow_llmops.measure.scorer import scorer_of
+from mlflow_llmops.measure.speed import speedup
+from mlflow_llmops.measure.verdict import verdict
+from mlflow_llmops.methods import table
+from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.registry.versions import register
+from mlflow_llmops.steps._side_by_side import Contender, side_by_side
+from mlflow_llmops.tracking.lineage import log_data
+from mlflow_llmops.tracking.references import LoadedModel, load_model
+from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same
+from mlflow_llmops.tracking.report import Row, markdown
+from mlflow_llmops.tracking.run import log_measurements, log_params
+
+
+@dataclass(frozen=True)
+class Link:
+    """A finished method: its run, the logged model as it was loaded again, and what was measured."""
+
+    name: str
+    run_id: str
+    result: LoadedModel
+    measured: Measurements
+    verdict: str
+    rows: tuple[Row, ...]
+    version: str | None = None
+
+
+def apply_method(
+    name: str,
+    options: Mapping[str, Any],
+    source: LoadedModel,
+    data: Splits,
+    run_id: str,
+    register_as: str | None = None,
+    chain: str = "",
+    seed: int = 0,
+    measure_seconds: float = 10.0,
+) -> Link:
+    """Apply the method `name` to `source` inside the active run, and log, measure, prove and register the result.
+
+    Raises ArtifactMismatch, before anything is registered, where the logged model does not answer as the one in memory.
+    """
+    method = table.build(name, options)
+    log_params({f"{name}.{option.name}": getattr(method, option.name) for option in method.options()})
+    log_data(data)
+    method.check(source.model, data)
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
+        made = method.apply(source.model, data, _empty(folder, "candidate"), seed)
+        info = log_text_model(made)
+        logged = _proven(made, load_model(info.model_uri, made.task), data)
+        baseline = _with_answers(source, data, _empty(folder, "baseline"))
+        with _control(method, source.model, data, _empty(folder, "control"), seed) as control:
+            measured, baseline_measured, rows = _measure(name, baseline, logged, control, data, measure_seconds)
+    log_measurements(baseline_measured, names.BASELINE_PREFIX)
+    log_measurements(measured, model_id=info.model_id)
+    said = verdict(measured, method.compresses)
+    mlflow.set_tags(
+        {
+            names.VERDICT: said,
+            names.KIND: made.kind,
+            names.SOURCE_MODEL: source.reference,
+            names.RELOADED: "same outputs",
+        }
+    )
+    mlflow.log_text(markdown(rows, f"{name}: {said}"), names.REPORT)
+    mlflow.log_dict({row.label: flat(row.measured) for row in rows}, names.MEASUREMENTS)
+    version = None
+    if register_as:
+        tags = {
+            names.METHOD: name,
+            names.CHAIN: chain or name,
+            names.VERDICT: said,
+            names.SOURCE_MODEL: source.reference,
+        }
+        version = register(info.model_uri, register_as, {**tags, names.DATA_FINGERPRINT: data.fingerprint})
+    return Link(name, run_id, logged, measured, said, rows, version)
+
+
+def answers_in_memory(model: TextModel, data: Splits) -> Answers:
+    """What `model` says of the test split, in this process."""
+    probabilities = softmax(scorer_of(model).logits(data.test.texts))
+    best = probabilities.argmax(axis=1)
+    return Answers(tuple(model.labels[i] for i in best), tuple(float(p) for p in probabilities.max(axis=1)))
+
+
+def _proven(made: TextModel, logged: LoadedModel, data: Splits) -> LoadedModel:
+    """The logged model with what it answers in a fresh process, which must be what the one in memory does."""
+    if logged.folder is None:
+        raise TypeError("a logged model has a folder")
+    reloaded = answers_of_fresh_process(logged.folder, data.test.texts)
+    check_same(answers_in_memory(made, data), reloaded)
+    return replace(logged, answers=reloaded)
+
+
+def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:
+    """The baseline, asked in a fresh process like the candidate."""
+    if source.answers is not None and source.folder is not None:
+        return source
+    artifact = source.folder
+    if artifact is None:
+        artifact = folder / "saved"
+        save_text_model(source.model, artifact)
+    return replace(source, folder=artifact, answers=answers_of_fresh_process(artifact, data.test.texts))
+
+
+@contextmanager
+def _control(method: Method, source: TextModel, data: Splits, folder: Path, seed: int) -> Iterator[TextModel | None]:
+    """The baseline at full precision in the candidate's runtime: what a change of runtime gives without compression."""
+    if method.gives == source.kind or type(method) is table.method_class(f"export.{method.gives}"):
+        yield None
+    else:
+        yield table.build(f"export.{method.gives}", {}).apply(source, data, folder, seed)
+
+
+def _measure(
+    name: str,
+    baseline: LoadedModel,
+    candidate: LoadedModel,
+    control: TextModel | None,
+    data: Splits,
+    seconds: float,
+) -> tuple[Measurements, Measurements, tuple[Row, ...]]:
+    """The candidate's measurements, the baseline's, and the rows of the report."""
+    contenders = (Contender("baseline", baseline), Contender(name, candidate))
+    label = f"baseline in {candidate.model.kind}, fp32"
+    measured, times = side_by_side(contenders, data, seconds, {label: control} if control else None)
+    was, now = measured["baseline"], measured[name]
+    rows = [Row(each.label, measured[each.label], kind=each.loaded.model.kind) for each in contenders]
+    if control is not None:
+        gain = speedup(times["baseline"], times[label])
+        now |= {names.RUNTIME_SPEEDUP: gain, names.SAME_RUNTIME_SPEEDUP: speedup(times[label], times[name])}
+        rows.insert(1, Row(label, {**times[label].measurements(), names.SPEEDUP: gain}, kind=control.kind))
+    return now, was, tuple(rows)
+
+
+def _empty(folder: str, name: str) -> Path:
+    path = Path(folder) / name
+    path.mkdir()
+    return path

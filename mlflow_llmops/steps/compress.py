@@ -1,0 +1,82 @@
+"""The verbs that make a model out of a model: finetune, distill, prune, quantize, export."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from rich.text import Text
+
+from mlflow_llmops import names
+from mlflow_llmops.data.load import load_data
+from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.methods import table
+from mlflow_llmops.models.tasks import task_named
+from mlflow_llmops.registry.versions import check_name
+from mlflow_llmops.steps._chain_link import Link, apply_method
+from mlflow_llmops.steps._options import (
+    DOCSTRINGS,
+    Data,
+    EvalData,
+    LabelColumn,
+    MeasureSeconds,
+    Model,
+    Outcome,
+    Overlap,
+    RegisterAs,
+    Seed,
+    TextColumn,
+    TrustRemoteCode,
+)
+from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.report import table as shown_table
+from mlflow_llmops.tracking.run import start_run
+from mlflow_llmops.tracking.signature import SIGNATURES
+
+
+def compress(
+    verb: str,
+    method: Annotated[str, "the method of this verb"],
+    model: Model,
+    data: Data = DOCSTRINGS,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    eval_data: EvalData = None,
+    overlap: Overlap = "drop",
+    task: Annotated[str, "text-classification"] = "text-classification",
+    register_as: RegisterAs = None,
+    measure_seconds: MeasureSeconds = 10.0,
+    trust_remote_code: TrustRemoteCode = False,
+    seed: Seed = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Apply one method of `verb`, measured against `model` in the same run; `options` are the method's fields."""
+    name = method if "." in method else f"{verb}.{method}"
+    tags = {names.VERB: verb, names.METHOD: name, names.TASK: task}
+    params = {
+        f"{verb}.model": model,
+        f"{verb}.data": data,
+        f"{verb}.seed": seed,
+        f"{verb}.register_as": register_as,
+    }
+    with start_run(name, tags, params) as run:
+        built = table.build(name, options or {})  # a typing mistake is told before any data is read
+        if register_as is not None:
+            check_name(register_as)
+        labelled = task_named(task).labelled
+        if task not in SIGNATURES:
+            raise ConfigError(f"task={task}: runs are measured and stored for {', '.join(SIGNATURES)} so far")
+        splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
+        source = load_model(model, task, splits if built.new_head else None, trust_remote_code=trust_remote_code)
+        link = apply_method(
+            name, options or {}, source, splits, run.info.run_id, register_as, name, seed, measure_seconds
+        )
+    return Outcome(run.info.run_id, shown_link(link, splits.overlap_removed), {"link": link})
+
+
+def shown_link(link: Link, overlap_removed: int) -> tuple[Any, ...]:
+    """What the terminal says of one method."""
+    said = [f"{link.name}: {link.verdict}", f"model: {link.result.reference}"]
+    if link.version:
+        said.append(f"registered as version {link.version}")
+    if overlap_removed:
+        said.append(f"{overlap_removed} train texts also stood in dev or test and were left out of training")
+    return (shown_table(link.rows), Text("\n".join(said)))

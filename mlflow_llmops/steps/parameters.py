@@ -1,0 +1,81 @@
+"""The parameters of a verb, read off its function and its methods' fields: said once, shown everywhere."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from mlflow_llmops.methods import table
+from mlflow_llmops.methods.method import AUTO, checked, described
+from mlflow_llmops.steps import STEPS
+from mlflow_llmops.steps._options import Outcome
+
+GIVEN = ("verb", "options")
+"""Parameters of the functions that the verb's name and the methods' fields fill."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """`default` is a string as a terminal has it, or None where a value must be given."""
+
+    name: str
+    text: str
+    default: str | None
+    annotation: Any = None
+    """None for the field of a method, which checks it itself."""
+
+
+def function_of(verb: str) -> Callable[..., Outcome]:
+    """Import the verb's function."""
+    module, _, name = STEPS[verb].path.partition(":")
+    found: Callable[..., Outcome] = getattr(import_module(module), name)
+    return found
+
+
+def parameters_of(verb: str) -> tuple[Parameter, ...]:
+    """Those of the function, in its order, then the fields of the verb's methods; required ones first."""
+    function = function_of(verb)
+    hints = get_type_hints(function, include_extras=True)
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in GIVEN:
+            text, default = described(hints[name]), _as_text(parameter.default)
+            if name == "method":
+                choices = [method.removeprefix(f"{verb}.") for method in table.names(verb)]
+                text, default = f"{text}: {', '.join(choices)}", choices[0]
+            found.append(Parameter(name, text, default, hints[name]))
+    if STEPS[verb].has_methods:
+        found += _fields_of_methods(verb)
+    return tuple(sorted(found, key=lambda parameter: parameter.default is not None))
+
+
+def run(verb: str, values: Mapping[str, str]) -> Outcome:
+    """Call the verb's function with values as strings. Raises ConfigError, naming the option, for a bad one."""
+    arguments: dict[str, Any] = {}
+    options: dict[str, str] = {}
+    for parameter in parameters_of(verb):
+        value = values.get(parameter.name, parameter.default)
+        if parameter.annotation is not None:
+            arguments[parameter.name] = checked(parameter.name, parameter.annotation, value)
+        elif value not in (None, AUTO, ""):
+            options[parameter.name] = str(value)
+    if STEPS[verb].has_methods:
+        arguments |= {"verb": verb, "options": options}
+    return function_of(verb)(**arguments)
+
+
+def _fields_of_methods(verb: str) -> list[Parameter]:
+    """Each field once, with the methods that have it and their defaults; `auto` leaves it to the method."""
+    texts: dict[str, list[str]] = {}
+    for method in table.names(verb):
+        for option in table.method_class(method).options():
+            default = _as_text(option.default)
+            texts.setdefault(option.name, []).append(f"{option.text} ({method.removeprefix(verb + '.')}: {default})")
+    return [Parameter(name, "; ".join(each), AUTO) for name, each in texts.items()]
+
+
+def _as_text(default: Any) -> str | None:
+    if default is inspect.Parameter.empty:
+        return None
+    return AUTO if default is None else str(default)

@@ -1,0 +1,42 @@
+"""Evaluate any pyfunc that labels texts: the same measures as our own runs, for `mlflow.models.evaluate`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlflow_llmops import names
+from mlflow_llmops.errors import DataError
+from mlflow_llmops.measure import quality
+from mlflow_llmops.measure.measurement import Measurements
+from mlflow_llmops.measure.speed import measure_speed
+from mlflow_llmops.tracking.signature import LABEL
+
+SECONDS = 5.0
+
+
+def evaluate_pyfunc(
+    model: Any, features: pd.DataFrame | np.ndarray, truth: Sequence[str], predictions: Any = None
+) -> Measurements:
+    """Quality against `truth`; throughput and latency too where there is a model and not its predictions alone.
+
+    Raises DataError where the features are not one column of texts.
+    """
+    frame = pd.DataFrame(features)
+    texts = frame.iloc[:, 0].tolist()
+    if frame.shape[1] != 1 or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"evaluators=llmops takes one column of texts; the data has: {', '.join(map(str, frame))}")
+    answers = model.predict(texts) if model is not None else predictions
+    measured = quality.classification(list(truth), _labels(answers))
+    if model is None:
+        return measured
+    times = measure_speed({"model": model.predict}, texts, lambda sample: len(sample), SECONDS)["model"].measurements()
+    times.pop(names.TOKENS_PER_S)  # a pyfunc does not say how many tokens it saw
+    return {**measured, **times}
+
+
+def _labels(answers: Any) -> list[str]:
+    if isinstance(answers, pd.DataFrame):
+        answers = answers[LABEL] if LABEL in answers else answers.iloc[:, 0]
+    return [str(label) for label in answers]

@@ -1,0 +1,89 @@
+"""From a model reference, whichever of the kinds, to a model in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import yaml
+from mlflow.exceptions import MlflowException
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.errors import ModelError
+from mlflow_llmops.models.load import load
+from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.tracking.reload import Answers
+
+EXPORTED_DATA = "artifact"
+"""The folder inside an `exported_text` artifact that holds the graph (a storage format)."""
+SCHEMES = ("models:/", "runs:/")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, and the reference it came by."""
+
+    model: TextModel
+    reference: str
+    folder: Path | None = None
+    """The whole MLflow artifact on this disk, where it is one."""
+    answers: Answers | None = None
+    """What it said of the test split in a fresh process, where it was asked already."""
+
+
+def load_model(
+    model: str,
+    task: str = "text-classification",
+    data: Splits | None = None,
+    labels: tuple[str, ...] = (),
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a Hugging Face id, a local folder, `models:/name/3`, `models:/name@alias`, `models:/name/Production`,
+    `models:/m-<id>`, `runs:/<id>/model` or `builtin:encoder`.
+
+    `data` gives a new classifier its labels and `builtin:encoder` its vocabulary.
+
+    Raises ModelError, naming the reference, for a model that is not there or is no text model.
+    """
+    labels = labels or (data.labels if data else ())
+    texts = data.train if data else None
+    if not model.startswith(SCHEMES):
+        return LoadedModel(load(model, task, labels, texts, trust_remote_code), model)
+    folder = download(model)
+    found = _load_artifact(folder, model, task, labels, trust_remote_code)
+    return LoadedModel(found, model, folder)
+
+
+def download(reference: str) -> Path:
+    """The local folder of a `models:/` or `runs:/` reference. Raises ModelError where there is none."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(reference))
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ModelError(
+            f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "
+            "check the name with: mlflow models --help, or set MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _load_artifact(
+    folder: Path, reference: str, task: str, labels: tuple[str, ...], trust_remote_code: bool
+) -> TextModel:
+    description = folder / "MLmodel"
+    if not description.is_file():
+        raise ModelError(f"model={reference}: no MLflow model lies there ({description.name} is missing)")
+    flavors = yaml.safe_load(description.read_text(encoding="utf-8"))["flavors"]
+    if "transformers" in flavors:
+        # MLflow keeps the tokenizer beside the network, not with it
+        tokenizer = folder / "components" / "tokenizer"
+        return load(
+            str(folder / "model"),
+            task,
+            labels,
+            None,
+            trust_remote_code,
+            named=reference,
+            tokenizer=str(tokenizer),
+        )
+    if (folder / EXPORTED_DATA).is_dir():
+        return load(str(folder / EXPORTED_DATA), task, labels, named=reference)
+    raise ModelError(f"model={reference} is no text model of ours; its flavors are: {', '.join(flavors)}")

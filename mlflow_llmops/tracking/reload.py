@@ -1,0 +1,100 @@
+"""Rule 5: load a logged artifact in a fresh process and look at what it answers, before anyone relies on it.
+
+The process is this file: it imports MLflow, loads the artifact as a pyfunc, scores the texts, and says what that took.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from mlflow_llmops.errors import ArtifactMismatch
+
+SCORE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says: the most likely label of each text and its probability, and what it cost to find out."""
+
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+    peak_mib: float = 0.0
+    """Peak resident memory of the fresh process, with all that it had to import."""
+    cold_start_s: float = 0.0
+    """From the import to the first answer."""
+
+
+def answers_of_fresh_process(artifact: Path, texts: tuple[str, ...]) -> Answers:
+    """Load the MLflow artifact in a new Python process and score `texts` there.
+
+    Raises ArtifactMismatch, with the end of that process's output, where it cannot be loaded or scored.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmops-reload-") as folder:
+        question, answer = Path(folder) / "texts.json", Path(folder) / "answers.json"
+        question.write_text(json.dumps(texts), encoding="utf-8")
+        command = [sys.executable, "-W", "ignore", "-m", "mlflow_llmops.tracking.reload"]
+        with tqdm(total=1, desc="loading the saved model in a fresh process") as bar:
+            done = subprocess.run([*command, str(artifact), str(question), str(answer)], capture_output=True, text=True)
+            bar.update()
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ArtifactMismatch(f"the saved model cannot be loaded in a fresh process: {last[:500]}")
+        stored = json.loads(answer.read_text(encoding="utf-8"))
+    return Answers(tuple(stored.pop("labels")), tuple(stored.pop("scores")), **stored)
+
+
+def check_same(in_memory: Answers, reloaded: Answers) -> float:
+    """The largest difference of a score. Raises ArtifactMismatch where the two do not answer alike.
+
+    Another label at the same score is a tie between two labels, which rounding may turn.
+    """
+    apart = float(np.abs(np.array(in_memory.scores) - np.array(reloaded.scores)).max(initial=0.0))
+    differ = [i for i, (a, b) in enumerate(zip(in_memory.labels, reloaded.labels, strict=True)) if a != b]
+    turned = [i for i in differ if in_memory.scores[i] > 0.5 + SCORE_TOLERANCE]
+    if not apart <= SCORE_TOLERANCE or turned:  # a NaN is no match either
+        raise ArtifactMismatch(
+            f"the saved model, loaded in a fresh process, gives other outputs: scores differ by up to {apart:.3g} "
+            f"({SCORE_TOLERANCE} is allowed), labels of {len(differ)} in {len(in_memory.labels)} texts; not registered"
+        )
+    return apart
+
+
+def _answer(artifact: str, question: str, answer: str) -> None:
+    start = time.perf_counter()
+    import mlflow.pyfunc
+
+    model = mlflow.pyfunc.load_model(artifact)
+    texts = json.loads(Path(question).read_text(encoding="utf-8"))
+    model.predict(texts[:1])
+    cold_start = time.perf_counter() - start
+    table = model.predict(texts)
+    answers = Answers(
+        labels=tuple(table["label"]),
+        scores=tuple(float(score) for score in table["score"]),
+        peak_mib=peak_mib(),
+        cold_start_s=cold_start,
+    )
+    Path(answer).write_text(json.dumps(asdict(answers)), encoding="utf-8")
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # not getrusage: a child starts there with the peak of the process that forked it
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+if __name__ == "__main__":
+    _answer(*sys.argv[1:])

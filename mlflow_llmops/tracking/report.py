@@ -1,0 +1,185 @@
+"""Tables and pictures of what was measured, for the run's artifacts and the terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import plotly.graph_objects
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from rich.table import Table
+
+from mlflow_llmops import names
+from mlflow_llmops.measure.measurement import Estimate, Measurements, flat
+
+matplotlib.use("Agg")
+
+COLUMNS: dict[str, tuple[str, float]] = {
+    "accuracy": (names.ACCURACY, 1),
+    "change": (names.QUALITY_CHANGE, 1),
+    "retained %": (names.RETAINED, 100),
+    "texts/s": (names.TEXTS_PER_S, 1),
+    "times as fast": (names.SPEEDUP, 1),
+    "p50 ms": (names.LATENCY_P50, 1),
+    "p95 ms": (names.LATENCY_P95, 1),
+    "memory MiB": (names.PEAK_MEMORY, 1),
+    "disk MiB": (names.DISK, 1),
+    "parameters M": (names.PARAMETERS, 1e-6),
+}
+"""The table's columns: the metric and the factor of its unit there."""
+IN_TERMINAL = ("accuracy", "texts/s", "times as fast", "p95 ms", "memory MiB", "disk MiB")
+"""Those that a terminal of 120 characters has room for; the Markdown table in the run has all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in a comparison."""
+
+    label: str
+    measured: Measurements
+    version: str = ""
+    kind: str = "torch"
+    note: str = ""
+    reference: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "version": self.version,
+            "kind": self.kind,
+            "note": self.note,
+            "reference": self.reference,
+            "metrics": flat(self.measured),
+            **self.tags,
+        }
+
+
+def table(rows: Sequence[Row], title: str = "") -> Table:
+    """For the terminal: one row a model, the interval's half width beside an estimate."""
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("model", overflow="fold")
+    for column in IN_TERMINAL:
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        cells = (COLUMNS[column] for column in IN_TERMINAL)
+        shown.add_row(_label(row), *(_cell(row.measured.get(name), by) for name, by in cells))
+    return shown
+
+
+def markdown(rows: Sequence[Row], heading: str, notes: Sequence[str] = ()) -> str:
+    """The same as Markdown, with the notes under it."""
+    lines = [f"# {heading}", "", f"| model | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    for row in rows:
+        cells = [_cell(row.measured.get(name), by) for name, by in COLUMNS.values()]
+        lines.append(f"| {_label(row)} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "± is the wider side of a 95 % interval. Speed is measured interleaved, on one machine.",
+        "",
+    ]
+    return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+
+
+def pareto_front(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats in both accuracy and throughput, slowest first."""
+    points = [(row, _value(row, names.ACCURACY), _value(row, names.TEXTS_PER_S)) for row in rows]
+    front = [
+        (speed, row)
+        for row, quality, speed in points
+        if not any((q >= quality and s >= speed and (q, s) != (quality, speed)) for _, q, s in points)
+    ]
+    return [row for _, row in sorted(front, key=lambda pair: pair[0])]
+
+
+def pareto_png(rows: Sequence[Row]) -> Figure:
+    """Quality against throughput with both intervals, the front as a line."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        x, y = row.measured[names.TEXTS_PER_S], row.measured[names.ACCURACY]
+        if isinstance(x, Estimate) and isinstance(y, Estimate):
+            axes.errorbar(
+                x.value,
+                y.value,
+                xerr=[[x.value - x.low], [x.high - x.value]],
+                yerr=[[y.value - y.low], [y.high - y.value]],
+                fmt="o",
+                capsize=3,
+                label=_label(row),
+            )
+    front = pareto_front(rows)
+    axes.plot(
+        [_value(row, names.TEXTS_PER_S) for row in front],
+        [_value(row, names.ACCURACY) for row in front],
+        "k--",
+        lw=1,
+    )
+    axes.set(xlabel="throughput (texts/s, log scale)", ylabel="accuracy on the test split", xscale="log")
+    axes.set_title("Quality against measured throughput, with 95 % intervals; dashed: Pareto front", fontsize="medium")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def pareto_html(rows: Sequence[Row]) -> plotly.graph_objects.Figure:
+    """The same, to hover over."""
+    figure = plotly.graph_objects.Figure()
+    for row in rows:
+        x, y = row.measured[names.TEXTS_PER_S], row.measured[names.ACCURACY]
+        if isinstance(x, Estimate) and isinstance(y, Estimate):
+            figure.add_scatter(
+                x=[x.value],
+                y=[y.value],
+                name=_label(row),
+                mode="markers",
+                error_x={"type": "data", "array": [x.high - x.value], "arrayminus": [x.value - x.low]},
+                error_y={"type": "data", "array": [y.high - y.value], "arrayminus": [y.value - y.low]},
+                hovertext="<br>".join(
+                    f"{column}: {_cell(row.measured.get(name), by)}" for column, (name, by) in COLUMNS.items()
+                ),
+            )
+    front = pareto_front(rows)
+    figure.add_scatter(
+        x=[_value(row, names.TEXTS_PER_S) for row in front],
+        y=[_value(row, names.ACCURACY) for row in front],
+        name="Pareto front",
+        mode="lines",
+        line={"dash": "dash", "color": "black"},
+    )
+    figure.update_layout(xaxis_title="throughput (texts/s)", yaxis_title="accuracy", xaxis_type="log")
+    return figure
+
+
+def write_html(figure: plotly.graph_objects.Figure, path: Path) -> None:
+    """Self-contained: it opens without a network."""
+    figure.write_html(path, include_plotlyjs=True)
+
+
+def _label(row: Row) -> str:
+    named = not row.version or row.label.startswith(f"v{row.version} ")
+    return row.label if named else f"v{row.version} {row.label}"
+
+
+def _value(row: Row, name: str) -> float:
+    measured = row.measured[name]
+    return measured.value if isinstance(measured, Estimate) else measured
+
+
+def _cell(measured: Estimate | float | None, factor: float) -> str:
+    if measured is None:
+        return "-"
+    if isinstance(measured, Estimate):
+        wider = max(measured.high - measured.value, measured.value - measured.low)
+        digits = _digits(measured.value * factor)
+        return f"{measured.value * factor:,.{digits}f} ± {wider * factor:,.{digits}f}"
+    return f"{measured * factor:,.{_digits(measured * factor)}f}"
+
+
+def _digits(value: float) -> int:
+    size = abs(value)
+    return 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 4

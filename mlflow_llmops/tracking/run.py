@@ -1,0 +1,80 @@
+"""The only place that starts a run."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from mlflow_llmops import names
+from mlflow_llmops.errors import ConfigError, LLMOpsError, as_storage_error
+from mlflow_llmops.hardware import hardware_tags
+from mlflow_llmops.measure.measurement import Measurements, flat
+
+EXPERIMENT = "llmops-quickstart"
+
+
+@contextmanager
+def start_run(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> Iterator[Run]:
+    """A run, nested where one is active; inside `mlflow run` the first one is the project's own.
+
+    An error that the user can mend is kept as a tag; the run ends FAILED with any error.
+    """
+    inside_project = "MLFLOW_RUN_ID" in os.environ
+    if not inside_project and mlflow.active_run() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    nested = mlflow.active_run() is not None
+    if inside_project and not nested:
+        _check_project_run(os.environ["MLFLOW_RUN_ID"])
+    with mlflow.start_run(run_name=name, nested=nested) as run:
+        mlflow.set_tags({**hardware_tags(), **_commit(), **tags})
+        if inside_project and not nested:
+            mlflow.set_tag("mlflow.runName", name)
+        log_params(params)
+        try:
+            yield run
+        except Exception as error:
+            mine = error if isinstance(error, LLMOpsError) else as_storage_error(error)
+            if mine is None:
+                raise
+            with suppress(MlflowException):  # on a full disk the tag has no room either
+                mlflow.set_tag(names.ERROR, str(mine)[:5000])
+            raise mine from error
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log parameters under names with a dot, which no parameter of `mlflow run` has: those are logged shell-quoted
+    before we start, and another spelling under the same name would end the run."""
+    mlflow.log_params({name: value for name, value in params.items() if value is not None})
+
+
+def log_measurements(measured: Measurements, prefix: str = "", model_id: str | None = None) -> None:
+    """Log values and the ends of their intervals to the run, and to the logged model where one is named."""
+    metrics = {prefix + name: value for name, value in flat(measured).items()}
+    mlflow.log_metrics(metrics, model_id=model_id)
+
+
+def _check_project_run(run_id: str) -> None:
+    """`mlflow run` made this run, in a store that a relative path finds from the folder it was called in only."""
+    try:
+        mlflow.get_run(run_id)
+    except MlflowException as error:
+        raise ConfigError(
+            f"the run that `mlflow run` made is not in {mlflow.get_tracking_uri()}, seen from {Path.cwd()}; "
+            "set MLFLOW_TRACKING_URI to an absolute path (sqlite:////home/me/mlflow.db) or a server"
+        ) from error
+
+
+def _commit() -> dict[str, str]:
+    """The git commit of the folder we run in, where it is one of ours."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=Path.cwd())
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {names.GIT_COMMIT: answer.stdout.strip()} if answer.returncode == 0 else {}

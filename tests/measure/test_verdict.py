@@ -1,0 +1,51 @@
+"""The verdict says what was gained, and that nothing was when nothing was."""
+
+import pytest
+
+from mlflow_llmops import names
+from mlflow_llmops.measure.measurement import Estimate
+from mlflow_llmops.measure.verdict import verdict
+
+FASTER, SAME_SPEED, SLOWER = Estimate(2.0, 1.8, 2.2), Estimate(1.02, 0.95, 1.1), Estimate(0.5, 0.4, 0.6)
+BETTER, AS_GOOD, WORSE = (
+    Estimate(0.02, 0.01, 0.03),
+    Estimate(-0.01, -0.03, 0.01),
+    Estimate(-0.05, -0.08, -0.02),
+)
+
+
+def of(speed: Estimate, size: float, change: Estimate) -> str:
+    return verdict({names.SPEEDUP: speed, names.SIZE_RATIO: size, names.QUALITY_CHANGE: change})
+
+
+@pytest.mark.parametrize(
+    ("speed", "size", "start"),
+    [
+        (FASTER, 0.25, "2.00 times as fast and 0.25 of the size; "),
+        (FASTER, 1.0, "2.00 times as fast; "),
+        (SAME_SPEED, 0.25, "0.25 of the size; "),
+        (SAME_SPEED, 1.0, "did not help: neither faster nor smaller; "),
+        (SAME_SPEED, 1.2, "did not help: neither faster nor smaller; "),
+        (SLOWER, 1.0, "did not help: neither faster nor smaller; slower: 0.50 times the speed; "),
+        (SLOWER, 0.25, "0.25 of the size; slower: 0.50 times the speed; "),
+    ],
+)
+def test_gains_and_losses_in_speed_and_size(speed, size, start):
+    assert of(speed, size, AS_GOOD).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        (BETTER, "; quality rose by 0.0200 [0.0100, 0.0300]"),
+        (AS_GOOD, "; no difference in quality was found"),
+        (WORSE, "; quality fell by 0.0500 [0.0200, 0.0800]"),
+    ],
+)
+def test_quality_is_judged_by_its_interval(change, end):
+    assert of(FASTER, 0.25, change).endswith(end)
+
+
+def test_a_number_without_its_interval_is_refused():
+    with pytest.raises(TypeError):
+        verdict({names.SPEEDUP: 2.0, names.SIZE_RATIO: 0.5, names.QUALITY_CHANGE: AS_GOOD})

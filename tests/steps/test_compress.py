@@ -1,0 +1,93 @@
+"""A verb on its own: one run with parameters, data, measurements of both models, proof, report and version."""
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mlflow_llmops import names
+from mlflow_llmops.errors import ArtifactMismatch, ModelError
+from mlflow_llmops.steps.compress import compress
+
+MEASURED = (names.ACCURACY, names.F1_MACRO, names.TEXTS_PER_S, names.TOKENS_PER_S, names.LATENCY_P50, names.LATENCY_P95)
+COUNTED = (names.PEAK_MEMORY, names.COLD_START, names.DISK, names.PARAMETERS, names.NONZERO_PARAMETERS)
+
+
+@pytest.fixture
+def quantized(store, tiny_folder, tiny_data):
+    outcome = compress(
+        "quantize", "int8_static", str(tiny_folder), str(tiny_data), register_as="tiny", measure_seconds=1, options={}
+    )
+    return mlflow.get_run(outcome.run_id)
+
+
+def test_one_run_holds_everything(quantized):
+    metrics, tags = quantized.data.metrics, quantized.data.tags
+    for name in MEASURED:
+        assert metrics[name + names.LOW] <= metrics[name] <= metrics[name + names.HIGH]
+        assert names.BASELINE_PREFIX + name in metrics
+    for name in COUNTED:
+        assert metrics[name] > 0
+        assert metrics[names.BASELINE_PREFIX + name] > 0
+    for name in (
+        names.SPEEDUP,
+        names.RUNTIME_SPEEDUP,
+        names.SAME_RUNTIME_SPEEDUP,
+        names.QUALITY_CHANGE,
+        names.RETAINED,
+    ):
+        assert metrics[name + names.LOW] <= metrics[name] <= metrics[name + names.HIGH]
+    assert metrics[names.SIZE_RATIO] == pytest.approx(metrics[names.DISK] / metrics[names.BASELINE_PREFIX + names.DISK])
+    assert quantized.data.params["quantize.int8_static.calibration_texts"] == "128"
+    assert tags[names.METHOD] == "quantize.int8_static"
+    assert tags[names.RELOADED] == "same outputs"
+    assert tags[names.HARDWARE] and tags[names.VERDICT] and tags[names.DATA_FINGERPRINT]
+    assert {i.tags[0].value for i in quantized.inputs.dataset_inputs} == {"training", "evaluation"}
+    report = mlflow.artifacts.load_text(f"runs:/{quantized.info.run_id}/{names.REPORT}")
+    assert "baseline in openvino, fp32" in report  # a change of runtime is a row of its own
+    version = MlflowClient().get_model_version("tiny", "1")
+    assert mlflow.pyfunc.load_model(version.source).predict(["oven and butter"])["label"][0] == "kitchen"
+
+
+def test_a_model_that_reloads_differently_fails_the_run_and_is_not_registered(
+    store, tiny_folder, tiny_data, tiny_model, monkeypatch
+):
+    """A method that leaves live pruning masks: MLflow saves them without complaint and loads random weights."""
+    from copy import deepcopy
+
+    from torch.nn.utils import prune
+
+    from mlflow_llmops.methods.finetune.full import Full
+
+    def leave_masks(self, model, data, folder, seed=0):
+        net = deepcopy(model.network)
+        prune.l1_unstructured(net.classifier, "weight", amount=0.3)
+        return model.with_net(net)
+
+    monkeypatch.setattr(Full, "apply", leave_masks)
+    with pytest.raises(ArtifactMismatch):
+        compress("finetune", "full", str(tiny_folder), str(tiny_data), register_as="tiny", options={})
+    run = mlflow.search_runs(output_format="list")[0]
+    assert run.info.status == "FAILED"
+    assert "other outputs" in run.data.tags[names.ERROR]
+    assert MlflowClient().search_registered_models() == []
+
+
+def test_a_model_that_does_not_know_the_labels_is_refused_and_not_given_a_random_head(store, tiny_folder):
+    rows = ["text,label\n", *(f"the {word} is number {i},{word}\n" for i in range(60) for word in ("car", "kitchen"))]
+    (store / "cars.csv").write_text("".join(rows))
+    with pytest.raises(ModelError, match="does not know the label 'car' .* finetune it on this data first"):
+        compress("export", "openvino", str(tiny_folder), "cars.csv", options={})
+
+
+def test_the_run_counts_texts_that_left_the_train_split(store, tiny_folder, tiny_data, tmp_path):
+    import pandas as pd
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    frames = {name: pd.read_csv(tiny_data / f"{name}.csv") for name in ("train", "dev", "test")}
+    frames["train"] = pd.concat([frames["train"], frames["test"].head(7)])
+    for name, frame in frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    outcome = compress("export", "openvino", str(tiny_folder), str(folder), measure_seconds=0.5, options={})
+    assert mlflow.get_run(outcome.run_id).data.tags[names.OVERLAP] == "7"
+    assert any("7 train texts" in str(shown) for shown in outcome.shown)

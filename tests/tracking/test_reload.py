@@ -1,0 +1,75 @@
+"""What is logged is loaded in a fresh process, and refused when it answers otherwise."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mlflow_llmops.errors import ArtifactMismatch
+from mlflow_llmops.flavors.by_kind import save_text_model
+from mlflow_llmops.steps._chain_link import answers_in_memory
+from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same, peak_mib
+
+
+@pytest.fixture(scope="module")
+def reloaded(tiny_model, tiny_texts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reload") / "model"
+    save_text_model(tiny_model, folder)
+    return answers_of_fresh_process(folder, tiny_texts.test.texts)
+
+
+def test_a_sound_model_answers_the_same_in_a_fresh_process(reloaded, tiny_model, tiny_texts):
+    assert check_same(answers_in_memory(tiny_model, tiny_texts), reloaded) < 1e-4
+
+
+def test_the_fresh_process_says_what_it_took(reloaded):
+    assert reloaded.peak_mib > 100  # torch alone takes more
+    assert reloaded.cold_start_s > 0.1
+
+
+def test_an_exported_worker_takes_less_memory_than_a_torch_one(reloaded, tiny_exported, tiny_texts, tmp_path):
+    save_text_model(tiny_exported, tmp_path / "model")
+    light = answers_of_fresh_process(tmp_path / "model", tiny_texts.test.texts)
+    assert light.peak_mib < 0.75 * reloaded.peak_mib
+
+
+def test_a_model_that_saves_other_weights_is_refused(tiny_model, tiny_texts, tmp_path):
+    # the trap of live pruning masks: saving keeps the mask and its source, loading starts the layer at random
+    from copy import deepcopy
+
+    from torch.nn.utils import prune
+
+    net = deepcopy(tiny_model.network)
+    prune.l1_unstructured(net.classifier, "weight", amount=0.3)
+    masked = tiny_model.with_net(net)
+    save_text_model(masked, tmp_path / "model")
+    torch.manual_seed(1)
+    answers = answers_of_fresh_process(tmp_path / "model", tiny_texts.test.texts)
+    with pytest.raises(ArtifactMismatch, match="other outputs"):
+        check_same(answers_in_memory(masked, tiny_texts), answers)
+
+
+def test_an_artifact_that_cannot_be_loaded_is_refused(tmp_path):
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    with pytest.raises(ArtifactMismatch, match="cannot be loaded in a fresh process"):
+        answers_of_fresh_process(tmp_path, ("a text",))
+
+
+def test_a_tie_that_rounding_turns_is_no_mismatch_but_a_turned_certainty_is():
+    sure = Answers(("a", "b"), (0.5, 0.9))
+    assert check_same(sure, replace(sure, labels=("b", "b"))) == 0
+    with pytest.raises(ArtifactMismatch):
+        check_same(sure, replace(sure, labels=("a", "a")))
+    with pytest.raises(ArtifactMismatch):
+        check_same(sure, replace(sure, scores=(0.5, 0.8)))
+    with pytest.raises(ArtifactMismatch):
+        check_same(sure, replace(sure, scores=(0.5, float("nan"))))
+
+
+def test_peak_memory_is_of_this_process_and_not_of_its_parent():
+    import subprocess
+    import sys
+
+    code = "from mlflow_llmops.tracking.reload import peak_mib; print(peak_mib())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5 < float(child.stdout) < peak_mib() / 2
