@@ -49,6 +49,7 @@ def test_project_prints_a_folder_with_mlproject():
 
 CASES = {
     "model not there": (["--model", "no/such-model"], "model=no/such-model is neither a folder"),
+    "seed too large": (["--seed", "4294967296"], "seed='4294967296': input should be less than 4294967296"),
     "model folder empty": (["--model", "."], "holds no config.json"),
     "version not there": (["--model", "models:/nobody/1"], "model=models:/nobody/1 is not in the tracking store"),
     "data missing": (["--data", "nowhere.csv"], "data=nowhere.csv: there is no such file"),
@@ -134,11 +135,11 @@ def test_a_full_disk_is_one_line_and_registers_nothing(files, tiny_texts):
 
 
 @pytest.mark.slow
-def test_mlflow_run_passes_the_options_through_and_ends_failed_on_bad_input(files, tiny_folder):
+def test_mlflow_run_passes_the_options_through_and_ends_failed_on_bad_input(files, tiny_folder, tiny_data):
     folder = CliRunner().invoke(main, ["project"]).output.strip()
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # noqa: PTH120
     command = ["mlflow", "run", folder, "--env-manager", "local", "-e", "export", "-P", f"model={tiny_folder}"]
-    command += ["-P", f"data={files / 'good.csv'}", "-P", "measure_seconds=0.5"]
+    command += ["-P", f"data={tiny_data}", "-P", "measure_seconds=0.5"]
     environment = {**os.environ, "PATH": path}
     good = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert good.returncode == 0, good.stderr[-2000:]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlflow_llmops.data.split import cut, keep_apart
@@ -29,6 +30,10 @@ def load_data(
 
     Raises DataError, naming the option and the next step.
     """
+    if label_column == "":
+        raise DataError("label_column is empty; name the column that holds the labels")
+    if label_column == text_column:
+        raise DataError(f"label_column={label_column} is the text_column too; name the column that holds the labels")
     if data == BUILTIN:
         from mlflow_llmops.data.builtin import docstrings
 
@@ -66,19 +71,27 @@ def _complete(parts: dict[str, Texts], data: str) -> dict[str, Texts]:
 def _frames(data: str) -> dict[str, pd.DataFrame]:
     path = Path(data)
     if path.is_dir():
-        files = {
-            split: path / f"{name}{suffix}"
-            for split, names in SPLIT_NAMES.items()
-            for name in names
-            for suffix in SUFFIXES
-            if (path / f"{name}{suffix}").is_file()
-        }
-        if not files:
-            raise DataError(f"data={data}: the folder has none of train, dev, test as {', '.join(SUFFIXES)}")
-        return {split: _read(file, "data") for split, file in files.items()}
+        return {split: _read(file, "data") for split, file in _files(path).items()}
     if path.suffix.lower() in SUFFIXES or path.exists():
         return {"train": _read(path, "data")}
     return _hub(data)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The file of each split that `folder` has."""
+    files = {}
+    for split, names in SPLIT_NAMES.items():
+        possible = [folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
+        found = [file for file in possible if file.is_file()]
+        if len(found) > 1:
+            raise DataError(
+                f"data={folder}: {' and '.join(file.name for file in found)} could each be the {split} split; keep one"
+            )
+        if found:
+            files[split] = found[0]
+    if not files:
+        raise DataError(f"data={folder}: the folder has none of train, dev, test as {', '.join(SUFFIXES)}")
+    return files
 
 
 def _hub(data: str) -> dict[str, pd.DataFrame]:
@@ -111,14 +124,18 @@ def _read(path: Path, option: str) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{option}={path}: there is no such file; check the path (seen from {Path.cwd()})")
     # Fields are kept as they stand: "NA" and "007" are words, only an empty field is missing.
-    as_written: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""]}
+    as_written: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""], "encoding": "utf-8"}
     try:
         if suffix == ".csv":
-            frame = pd.read_csv(path, encoding="utf-8", **as_written)
+            frame = pd.read_csv(path, **as_written)
+            # pandas renames the second of two equal names
+            header = pd.read_csv(path, header=None, nrows=1, **as_written).loc[0].dropna()
         elif suffix == ".jsonl":
             frame = pd.read_json(path, lines=True, encoding="utf-8", dtype=False, convert_dates=False)
+            header = frame.columns.to_series()
         else:
             frame = pd.read_parquet(path)
+            header = frame.columns.to_series()
     except UnicodeDecodeError as error:
         raise DataError(
             f"{option}={path}: not UTF-8 (byte {error.start}); convert it, for example with iconv -t UTF-8"
@@ -129,11 +146,17 @@ def _read(path: Path, option: str) -> pd.DataFrame:
         raise DataError(f"{option}={path}: cannot be read as {suffix[1:]}: {_first_line(error)}") from error
     if frame.empty:
         raise DataError(f"{option}={path}: the file has no rows")
+    twice = header[header.duplicated()]
+    if len(twice):
+        raise DataError(f"{option}={path}: more than one column is called {twice.iloc[0]}; rename or remove one")
+    if suffix == ".csv" and not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes what is too much as row names, and the columns shift
+        raise DataError(f"{option}={path}: rows have more fields than the header; quote texts that hold commas")
     return frame
 
 
 def _texts(frame: pd.DataFrame, text_column: str, label_column: str | None, source: str) -> Texts:
-    wanted = {"text_column": text_column, **({"label_column": label_column} if label_column else {})}
+    wanted = {"text_column": text_column, **({"label_column": label_column} if label_column is not None else {})}
     for option, column in wanted.items():
         if column not in frame:
             have = ", ".join(map(str, frame.columns))
@@ -146,8 +169,13 @@ def _texts(frame: pd.DataFrame, text_column: str, label_column: str | None, sour
     texts = frame[text_column]
     if not texts.map(lambda value: isinstance(value, str)).all():
         raise DataError(f"text_column={text_column}: {source} holds values there that are not text")
-    labels = tuple(frame[label_column].map(str)) if label_column else ()
+    labels = tuple(map(_label, frame[label_column])) if label_column is not None else ()
     return Texts(tuple(texts), labels)
+
+
+def _label(value: Any) -> str:
+    """A label as text; whole numbers that Parquet or JSON stores as floats lose their point."""
+    return str(int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value)
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,7 +40,9 @@ class Splits:
     test: Texts
     source: str = ""
     overlap_removed: int = 0
-    """Texts that left the train split because they stand in dev or test as well."""
+    """Texts that left train because they stand in dev or test as well, or left dev because they stand in test."""
+    overlap_kept: int = 0
+    """Such texts that stayed, because overlap=allow."""
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

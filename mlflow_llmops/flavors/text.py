@@ -1,6 +1,7 @@
 """Torch models in MLflow's own transformers flavor: any MLflow loads them, without this package."""
 
 import logging
+from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def _described(model: TextModel) -> dict[str, Any]:
     # It warns that a model of our own has no card on the hub.
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     return {
-        "transformers_model": {"model": model.network, "tokenizer": model.tokenizer},
+        "transformers_model": {"model": _nameless(model.network), "tokenizer": model.tokenizer},
         "task": model.task,
         "signature": SIGNATURES[model.task],
         # without truncation a text that is too long would fail its whole batch
@@ -38,3 +39,15 @@ def _described(model: TextModel) -> dict[str, Any]:
         "pip_requirements": [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
         "metadata": {"llmops_kind": model.kind},
     }
+
+
+def _nameless(network: Any) -> Any:
+    """The same network, weights shared, without the id or path that it was loaded from.
+
+    MLflow would ask the Hugging Face hub for that name's card and license, where there is no network for half a
+    minute, and log the name: of a folder of ours, or of a model that ours is no longer.
+    """
+    nameless = copy(network)
+    nameless.config = copy(network.config)
+    nameless.config.name_or_path = nameless.name_or_path = ""
+    return nameless

@@ -27,28 +27,29 @@ class Reason:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A candidate's metrics as stored, and what they were measured on."""
+    """A candidate's metrics as stored, what they were measured on, and against what."""
 
     metrics: Mapping[str, float]
     data_fingerprint: str
     hardware: str
-    is_baseline: bool = False
+    baseline: str
+    """The baseline in words, for the reason that is stored."""
+    baseline_counts: bool
+    """It is another version that this one was made from or is to replace, so that its ratios say something."""
 
 
-def judge(evidence: Evidence, limits: Limits, data_fingerprint: str | None, hardware: str) -> list[Reason]:
+def judge(evidence: Evidence, limits: Limits, data_fingerprint: str, hardware: str) -> list[Reason]:
     """Every check with its outcome; the candidate passes when all of them do.
 
-    An interval that reaches over the bound fails: what is not proven is refused. A baseline has no
-    ratio, so it fails where one is asked. `data_fingerprint=None` accepts any evaluation data.
+    An interval that reaches over the bound fails: what is not proven is refused. `data_fingerprint` is that of the
+    data the candidate was made with; unknown ones match nothing.
     """
-    reasons = []
-    if data_fingerprint is not None:
-        same = evidence.data_fingerprint == data_fingerprint
-        reasons.append(Reason("measured on the same data", evidence.data_fingerprint or "unknown", same))
+    same = bool(data_fingerprint) and evidence.data_fingerprint == data_fingerprint
+    reasons = [Reason("measured on the same data", evidence.data_fingerprint or "unknown", same)]
     metrics = evidence.metrics
-    if evidence.is_baseline and (limits.max_quality_drop is not None or limits.min_speedup is not None):
-        reasons.append(Reason("compared with another version", "it is the baseline of its comparison", False))
-    if limits.max_quality_drop is not None and not evidence.is_baseline:
+    if limits.max_quality_drop is not None or limits.min_speedup is not None:
+        reasons.append(Reason("compared with what it replaces", evidence.baseline, evidence.baseline_counts))
+    if limits.max_quality_drop is not None:
         floor = -limits.max_quality_drop
         reasons.append(
             _bound(
@@ -60,7 +61,7 @@ def judge(evidence: Evidence, limits: Limits, data_fingerprint: str | None, hard
             )
         )
     timed = []
-    if limits.min_speedup is not None and not evidence.is_baseline:
+    if limits.min_speedup is not None:
         least = limits.min_speedup
         timed.append(_bound(metrics, names.SPEEDUP, names.LOW, f"speed-up at least {least:g}", lambda v: v >= least))
     if limits.max_latency_p95_ms is not None:

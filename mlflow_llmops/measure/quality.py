@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlflow_llmops import names
-from mlflow_llmops.measure.intervals import mean_interval, statistic_interval
+from mlflow_llmops.measure.intervals import share_change, share_interval, share_ratio, statistic_interval
 from mlflow_llmops.measure.measurement import Measurements
 
 
@@ -22,7 +22,7 @@ def classification(truth: Sequence[str], predicted: Sequence[str]) -> Measuremen
         return float((2 * hits[seen] / either[seen]).mean())
 
     return {
-        names.ACCURACY: mean_interval((true == guessed).astype(float)),
+        names.ACCURACY: share_interval(true == guessed),
         names.F1_MACRO: statistic_interval(f1, len(true)),
         names.QUALITY_TEXTS: float(len(true)),
     }
@@ -34,14 +34,10 @@ def change(truth: Sequence[str], baseline: Sequence[str], candidate: Sequence[st
     `quality/change` is the difference in accuracy, paired, so its interval is narrower than the two accuracies' own;
     `quality/retained` is the ratio; `quality/agreement` the share of texts that both answer alike.
     """
-    was, now = (np.array([a == b for a, b in zip(truth, p, strict=True)], float) for p in (baseline, candidate))
-    same = np.array([a == b for a, b in zip(baseline, candidate, strict=True)], float)
-
-    def retained(picked: np.ndarray) -> float:
-        return float(now[picked].sum() / max(was[picked].sum(), 1.0))
-
+    was, now = (np.array([a == b for a, b in zip(truth, p, strict=True)], bool) for p in (baseline, candidate))
+    same = np.array([a == b for a, b in zip(baseline, candidate, strict=True)], bool)
     return {
-        names.QUALITY_CHANGE: mean_interval(now - was),
-        names.RETAINED: statistic_interval(retained, len(was)),
-        names.AGREEMENT: mean_interval(same),
+        names.QUALITY_CHANGE: share_change(was, now),
+        names.RETAINED: share_ratio(was, now),
+        names.AGREEMENT: share_interval(same),
     }

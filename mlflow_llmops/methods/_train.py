@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from mlflow_llmops.batching.scorer import TextScorer
 from mlflow_llmops.data.texts import Texts
@@ -85,6 +85,8 @@ def train(
             data_collator=collate,
             callbacks=[_StopAtNaN()],
         )
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(_Bar())
         trainer.loss = loss or label_loss(model.task)
         trainer.train()
     if log is not None:
@@ -162,6 +164,13 @@ class _LossTrainer(Trainer):
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         loss = self.loss(outputs.logits, inputs)
         return (loss, outputs) if return_outputs else loss
+
+
+class _Bar(ProgressCallback):
+    """Its progress bar, without a line of JSON in the terminal for every record: the run has those."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        pass
 
 
 class _StopAtNaN(TrainerCallback):

@@ -33,7 +33,6 @@ class Method:
     takes: ClassVar[str] = "torch"
     gives: ClassVar[str] = "torch"
     tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
-    needs_data: ClassVar[bool] = True
     compresses: ClassVar[bool] = True
     """It is meant to make the model smaller or faster, and the verdict asks whether it did."""
     new_head: ClassVar[bool] = False

@@ -1,12 +1,15 @@
 """Read a model from a folder or a Hugging Face id, or make a small one; MLflow's references are folders by now."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
-from huggingface_hub.errors import HFValidationError
+import torch
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 
 from mlflow_llmops.data.texts import Texts
-from mlflow_llmops.engines.artifact import DESCRIPTION, ExportedArtifact
+from mlflow_llmops.engines.artifact import DESCRIPTION, TOKENIZER, ExportedArtifact
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.models.scratch import SCRATCH, small_encoder
 from mlflow_llmops.models.tasks import task_named
@@ -14,6 +17,12 @@ from mlflow_llmops.models.text_model import TextModel
 
 LONGEST = 512
 """Tokens a text is cut to where the tokenizer sets no limit of its own."""
+
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError),
+    *(HFValidationError, StrictDataclassError, SafetensorError, UnpicklingError),
+)
+"""What transformers raises for a model that is not there, broken, or not of its versions."""
 
 
 def load(
@@ -25,9 +34,10 @@ def load(
     named: str | None = None,
     tokenizer: str | None = None,
 ) -> TextModel:
-    """Load `model` for `task`; a classifier whose head has another size than `labels` gets a fresh one.
+    """Load `model` for `task`; a classifier gets a fresh head, unless all `labels` are its own.
 
-    `labels=()` takes the model's own. `texts` are what `builtin:encoder` learns its vocabulary from. Errors call the
+    `labels=()` takes the model's own. `texts` are what `builtin:encoder` learns its vocabulary from. Without either
+    the model is not about to be trained, so all its weights have to be there. Errors call the
     model `named`, where the folder is only the local copy of a reference. `tokenizer` is its folder where that is
     another one.
 
@@ -46,20 +56,39 @@ def load(
     options = {"trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(model, **options)
-        pieces = AutoTokenizer.from_pretrained(tokenizer or model, **options)
-    except (OSError, ValueError, HFValidationError) as error:
+    except UNREADABLE as error:
         if Path(model).is_dir():
             raise ModelError(f"model={named} cannot be read: {_short(error)}") from error
         raise ModelError(
             f"model={named} is neither a folder here nor a model that the Hugging Face hub gives "
             f"({_short(error)}); check the path or the id"
         ) from error
-    return _load_torch(model, task, labels, named, config, pieces, options)
+    pieces = _tokenizer(model, tokenizer, named, options)
+    trained_next = bool(labels) or texts is not None
+    return _load_torch(model, task, labels, named, config, pieces, options, trained_next)
 
 
-def _load_torch(model, task, labels, named, config, tokenizer, options) -> TextModel:
-    if not tokenizer.is_fast:
-        raise ModelError(f"model={named} has no fast tokenizer (tokenizer.json), which batching needs; convert it")
+def _tokenizer(model, tokenizer, named, options):
+    folder = Path(tokenizer or model)
+    local = tokenizer is not None or folder.is_dir()
+    try:
+        pieces = AutoTokenizer.from_pretrained(tokenizer or model, **options)
+    except Exception as error:  # of a broken file: KeyError, TypeError ..., and Rust's errors are a bare Exception
+        there = not local or (folder / TOKENIZER).is_file()
+        raise ModelError(
+            f"model={named}: its tokenizer cannot be read ({type(error).__name__}: {_short(error)}); "
+            + ("save it again" if there else f"{TOKENIZER} is missing in {folder}")
+        ) from error
+    files = sorted(type(pieces).vocab_files_names.values())
+    if local and files and not any((folder / file).is_file() for file in files):
+        # transformers makes one without any words then
+        raise ModelError(f"model={named}: no tokenizer is saved in {folder}; missing: {' or '.join(files)}")
+    if not pieces.is_fast:
+        raise ModelError(f"model={named} has no fast tokenizer ({TOKENIZER}), which batching needs; convert it")
+    return pieces
+
+
+def _load_torch(model, task, labels, named, config, tokenizer, options, trained_next) -> TextModel:
     own = _own_labels(config)
     head: dict[str, object] = {}
     if task_named(task).labelled:
@@ -70,12 +99,18 @@ def _load_torch(model, task, labels, named, config, tokenizer, options) -> TextM
                 "num_labels": len(labels),
                 "id2label": dict(enumerate(labels)),
                 "label2id": {label: i for i, label in enumerate(labels)},
-                "ignore_mismatched_sizes": True,
             }
     try:
-        net = task_named(task).auto().from_pretrained(model, **head, **options)
-    except (OSError, ValueError) as error:
+        net, found = (
+            task_named(task)
+            .auto()
+            .from_pretrained(model, output_loading_info=True, ignore_mismatched_sizes=True, **head, **options)
+        )
+    except UNREADABLE as error:
         raise ModelError(f"model={named} cannot be loaded for task={task}: {_short(error)}") from error
+    _check_weights(net, found, named, task_named(task).head, bool(head), trained_next)
+    if head and len(labels) == len(own):
+        _renew_head(net, len(labels), named)
     if tokenizer.pad_token is None:  # decoders often have none; the mask keeps it out of every result
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
@@ -83,6 +118,39 @@ def _load_torch(model, task, labels, named, config, tokenizer, options) -> TextM
     net.config.pad_token_id = tokenizer.pad_token_id
     net.eval()
     return TextModel(task, tokenizer, _longest(tokenizer, config), labels, net)
+
+
+def _check_weights(net, found, named, head_name, new_head, trained_next) -> None:
+    """Raise ModelError for weights that transformers drew at random, unless training is to set them."""
+    body = f"{net.base_model_prefix}."
+    unfit = sorted(name for name, *_ in found["mismatched_keys"] if name.startswith(body) or not new_head)
+    if unfit:
+        raise ModelError(f"model={named}: its weights have other shapes than its config.json says ({_few(unfit)})")
+    missing = sorted(found["missing_keys"])
+    if missing and not trained_next:
+        if any(name.startswith(body) for name in missing):
+            raise ModelError(f"model={named}: weights are missing ({_few(missing)}); save the whole model again")
+        raise ModelError(f"model={named}: its {head_name} is not trained (missing {_few(missing)}); finetune it first")
+
+
+def _renew_head(net, size: int, named: str) -> None:
+    """Draw new weights for a head that fits in size but was trained for other labels."""
+    body = set() if net.base_model is net else set(net.base_model.modules())
+    layers = [
+        layer
+        for layer in net.modules()
+        if isinstance(layer, torch.nn.Linear) and layer not in body and layer.out_features == size
+    ]
+    if not layers:
+        raise ModelError(
+            f"model={named}: its head for other labels cannot be replaced, no linear layer of it has {size} outputs"
+        )
+    for layer in layers:
+        for parameter in layer.parameters():
+            # transformers leaves weights alone that it loaded
+            parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+        with torch.no_grad():
+            net._init_weights(layer)
 
 
 def _load_exported(folder: Path, task: str, labels: tuple[str, ...], named: str) -> TextModel:
@@ -93,7 +161,10 @@ def _load_exported(folder: Path, task: str, labels: tuple[str, ...], named: str)
         raise ModelError(f"model={named} was exported for task={artifact.task}, not {task}")
     if labels and set(labels) - set(artifact.labels):
         raise ModelError(f"model={named} knows the labels {', '.join(artifact.labels[:5])} ..., not those of the data")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))
+    except Exception as error:  # Rust's errors are a bare Exception
+        raise ModelError(f"model={named}: its {TOKENIZER} cannot be read ({_short(error)}); export it again") from error
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(artifact.pad_id)
     return TextModel(task, tokenizer, artifact.max_length, artifact.labels, folder=folder, kind=artifact.kind)
 
@@ -106,6 +177,10 @@ def _own_labels(config) -> tuple[str, ...]:
 def _longest(tokenizer, config) -> int:
     limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or LONGEST]
     return int(min(*limits, LONGEST))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _short(error: BaseException) -> str:

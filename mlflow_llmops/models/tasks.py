@@ -13,6 +13,8 @@ class Task:
     name: str
     auto_class: str
     labelled: bool
+    head: str
+    """What errors call the layers behind the base model."""
 
     def auto(self) -> Any:
         import transformers
@@ -23,8 +25,8 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("text-classification", "AutoModelForSequenceClassification", labelled=True),
-        Task("text-generation", "AutoModelForCausalLM", labelled=False),
+        Task("text-classification", "AutoModelForSequenceClassification", True, "classification head"),
+        Task("text-generation", "AutoModelForCausalLM", False, "language-model head"),
     )
 }
 

@@ -1,6 +1,7 @@
 """Move a version to Staging or Production: stage, alias and audit tags together. The only caller of the stage API."""
 
 import getpass
+import os
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.measure.gates import Reason
+from mlflow_llmops.registry.versions import get_version, versions_of
 
 STAGES = (names.STAGING, names.PRODUCTION)
 
@@ -32,32 +34,45 @@ def holder(name: str, stage: str) -> str | None:
 def promote(name: str, version: str, stage: str, reasons: Sequence[Reason], run_id: str) -> str | None:
     """Give `stage` and its alias to `version` and archive the one that held it; gives that one's number.
 
-    The alias moves last: until then readers of `models:/name@champion` see the old version.
+    The alias moves when the version is ready: until then readers of `models:/name@champion` see the old one. Whatever
+    a death on the way leaves half done, running it again mends.
     """
     check_stage(stage)
     client = MlflowClient()
     before = holder(name, stage)
-    was = client.get_model_version(name, version).current_stage or "None"
+    was = get_version(name, version).current_stage or "None"
     if stage == names.STAGING and holder(name, names.PRODUCTION) == version:
         raise ConfigError(f"version={version} of {name} holds Production; promote another version there first")
     tags = {
         names.PROMOTED_TO: stage,
         names.PROMOTED_FROM: was,
         names.PROMOTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
-        names.PROMOTED_BY: getpass.getuser(),
+        names.PROMOTED_BY: _user(),
         names.PROMOTED_WHY: "; ".join(f"{reason.check}: {reason.measured}" for reason in reasons)[:5000],
         names.PROMOTED_IN: run_id,
     }
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
     _set_stage(client, name, version, stage)
-    if was in STAGES and was != stage and holder(name, was) == version:
-        client.delete_registered_model_alias(name, names.ALIAS_OF_STAGE[was])
+    for place in STAGES:
+        if place != stage and holder(name, place) == version:
+            client.delete_registered_model_alias(name, names.ALIAS_OF_STAGE[place])
     client.set_registered_model_alias(name, names.ALIAS_OF_STAGE[stage], version)
-    if before and before != version:
-        client.set_model_version_tag(name, before, names.REPLACED_BY, version)
-        _set_stage(client, name, before, names.ARCHIVED)
+    others = {str(other.version) for other in versions_of(name) if other.current_stage == stage}
+    if before:  # where the store has no stages
+        others.add(before)
+    for other in sorted(others - {version}, key=int):
+        client.set_model_version_tag(name, other, names.REPLACED_BY, version)
+        _set_stage(client, name, other, names.ARCHIVED)
     return before if before != version else None
+
+
+def _user() -> str:
+    """A container's user may have a number and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _set_stage(client: MlflowClient, name: str, version: str, stage: str) -> None:

@@ -1,5 +1,6 @@
 """Register a logged model as a version, and find versions again."""
 
+import re
 from collections.abc import Mapping
 
 import mlflow
@@ -17,14 +18,25 @@ def register(model_uri: str, name: str, tags: Mapping[str, str]) -> str:
 
 
 def get_version(name: str, version: str) -> ModelVersion:
-    """Raises ConfigError, naming those there are, for a version that is not registered."""
-    client = MlflowClient()
+    """Raises ConfigError for what is no version's number and, naming those there are, for one not registered."""
+    if not re.fullmatch("[1-9][0-9]*", version):  # the store takes '02' too, and nothing we wrote is under that name
+        plain = version.strip().lstrip("0")
+        number = plain if re.fullmatch("[1-9][0-9]*", plain) else "a number such as 2"
+        raise ConfigError(f"version={version} is no version number; write {number}")
     try:
-        return client.get_model_version(name, version)
+        return MlflowClient().get_model_version(name, version)
     except MlflowException as error:
-        have = sorted((int(v.version) for v in client.search_model_versions(f"name = '{name}'")), reverse=True)
+        have = sorted((int(v.version) for v in versions_of(name)), reverse=True)
         there = f"it has: {', '.join(map(str, have[:10]))}" if have else "no such model is registered"
         raise ConfigError(f"version={version} of name={name} is not registered; {there}") from error
+
+
+def versions_of(name: str) -> list[ModelVersion]:
+    """All versions of a registered model, none where there is no such model."""
+    # MLflow's filters know no escape: a name is put into the quotes that it does not hold.
+    quote = next((quote for quote in "'\"" if quote not in name), None)
+    found = MlflowClient().search_model_versions(f"name = {quote}{name}{quote}" if quote else None)
+    return [version for version in found if version.name == name]
 
 
 def check_name(name: str) -> None:

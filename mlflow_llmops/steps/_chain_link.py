@@ -24,8 +24,8 @@ from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._side_by_side import Contender, side_by_side
 from mlflow_llmops.tracking.lineage import log_data
-from mlflow_llmops.tracking.references import LoadedModel, load_model
-from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same
+from mlflow_llmops.tracking.references import LoadedModel, download, load_model
+from mlflow_llmops.tracking.reload import answers_of_fresh_process, check_same
 from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, log_params
 
@@ -66,7 +66,7 @@ def apply_method(
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         made = method.apply(source.model, data, _empty(folder, "candidate"), seed)
         info = log_text_model(made)
-        logged = _proven(made, load_model(info.model_uri, made.task), data)
+        logged = _proven(made, info.model_uri, data)
         baseline = _with_answers(source, data, _empty(folder, "baseline"))
         with _control(method, source.model, data, _empty(folder, "control"), seed) as control:
             measured, baseline_measured, rows = _measure(name, baseline, logged, control, data, measure_seconds)
@@ -77,8 +77,8 @@ def apply_method(
         {
             names.VERDICT: said,
             names.KIND: made.kind,
-            names.SOURCE_MODEL: source.reference,
             names.RELOADED: "same outputs",
+            **_lineage(source),
         }
     )
     mlflow.log_text(markdown(rows, f"{name}: {said}"), names.REPORT)
@@ -89,26 +89,23 @@ def apply_method(
             names.METHOD: name,
             names.CHAIN: chain or name,
             names.VERDICT: said,
-            names.SOURCE_MODEL: source.reference,
+            **_lineage(source),
         }
         version = register(info.model_uri, register_as, {**tags, names.DATA_FINGERPRINT: data.fingerprint})
     return Link(name, run_id, logged, measured, said, rows, version)
 
 
-def answers_in_memory(model: TextModel, data: Splits) -> Answers:
-    """What `model` says of the test split, in this process."""
-    probabilities = softmax(scorer_of(model).logits(data.test.texts))
-    best = probabilities.argmax(axis=1)
-    return Answers(tuple(model.labels[i] for i in best), tuple(float(p) for p in probabilities.max(axis=1)))
+def _lineage(source: LoadedModel) -> dict[str, str]:
+    """An alias moves, so the logged model behind it is kept too."""
+    known = {names.SOURCE_MODEL_ID: source.model_id} if source.model_id else {}
+    return {names.SOURCE_MODEL: source.reference, **known}
 
 
-def _proven(made: TextModel, logged: LoadedModel, data: Splits) -> LoadedModel:
+def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:
     """The logged model with what it answers in a fresh process, which must be what the one in memory does."""
-    if logged.folder is None:
-        raise TypeError("a logged model has a folder")
-    reloaded = answers_of_fresh_process(logged.folder, data.test.texts)
-    check_same(answers_in_memory(made, data), reloaded)
-    return replace(logged, answers=reloaded)
+    reloaded = answers_of_fresh_process(download(reference), data.test.texts)
+    check_same(made.labels, softmax(scorer_of(made).logits(data.test.texts)), reloaded)
+    return replace(load_model(reference, made.task), answers=reloaded)
 
 
 def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:

@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from rich.console import RenderableType
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.methods.method import AUTO
 
 Model = Annotated[str, "Hugging Face id, folder, models:/name/3, models:/name@alias, runs:/id/model or builtin:encoder"]
 Data = Annotated[str, "CSV, JSONL or Parquet file, folder with train, dev, test, Hugging Face id, builtin:docstrings"]
 EvalData = Annotated[str | None, "file of the test split, where it is one of its own"]
 TextColumn = Annotated[str, "the column that holds the texts"]
 LabelColumn = Annotated[str, "the column that holds the labels"]
-Overlap = Annotated[Literal["drop", "error", "allow"], "what to do with train texts that stand in dev or test too"]
+Overlap = Annotated[Literal["drop", "error", "allow"], "what to do with texts that stand in more than one split"]
 RegisterAs = Annotated[str | None, "registered model that gets the result as a new version; auto: none"]
-Seed = Annotated[int, "seed of everything random", Ge(0)]
+Seed = Annotated[int, "seed of everything random", Ge(0), Lt(2**32)]
 MeasureSeconds = Annotated[float, "time for measuring speed, for all models of a run together", Gt(0)]
 MaxQualityDrop = Annotated[float, "largest loss of accuracy that the gate accepts, at the interval's low end", Ge(0)]
 MinSpeedup = Annotated[float, "smallest speed-up that the gate accepts, at the interval's low end", Ge(0)]
@@ -31,3 +34,28 @@ class Outcome:
     shown: tuple[RenderableType, ...] = ()
     """Rich renderables, in order."""
     values: Mapping[str, Any] | None = None
+
+
+def data_params(
+    verb: str, data: str, text_column: str, label_column: str, eval_data: str | None, overlap: str
+) -> dict[str, Any]:
+    """The options that say which texts a run saw, under the names that its parameters have."""
+    given = {"data": data, "text_column": text_column, "label_column": label_column}
+    given |= {"eval_data": eval_data or AUTO, "overlap": overlap}
+    return {f"{verb}.{name}": value for name, value in given.items()}
+
+
+def said_of_overlap(data: Splits) -> list[str]:
+    """What must be told of texts that stood in more than one split."""
+    said = []
+    if data.overlap_removed:
+        said.append(
+            f"{data.overlap_removed} texts stood in more than one split and were left out of train or dev, so that "
+            "test is seen for the first time"
+        )
+    if data.overlap_kept:
+        said.append(
+            f"WARNING: {data.overlap_kept} texts stand in more than one split and were kept (overlap=allow): quality "
+            "is measured partly on texts that training saw"
+        )
+    return said

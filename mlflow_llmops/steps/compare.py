@@ -29,6 +29,8 @@ from mlflow_llmops.steps._options import (
     Outcome,
     Overlap,
     TextColumn,
+    data_params,
+    said_of_overlap,
 )
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.tracking.lineage import log_data
@@ -49,7 +51,8 @@ def compare(
     measure_seconds: MeasureSeconds = 20.0,
 ) -> Outcome:
     """Measure versions of a registered model interleaved in one run, and log table, pictures and evidence."""
-    params = {"compare.name": name, "compare.versions": versions, "compare.data": data}
+    params = {"compare.name": name, "compare.versions": versions}
+    params |= data_params("compare", data, text_column, label_column, eval_data, overlap)
     with start_run("compare", {names.VERB: "compare"}, params) as run:
         numbers = [number.strip() for number in versions.split(",") if number.strip()]
         if len(numbers) < 2:
@@ -98,14 +101,21 @@ def publish(rows: Sequence[Row], notes: Sequence[str], data: Splits, run_id: str
         page = Path(folder) / names.PARETO_HTML
         write_html(pareto_html(rows), page)
         mlflow.log_artifact(str(page))
-    if name:
-        for row in rows:
-            if row.version:
-                MlflowClient().set_model_version_tag(name, row.version, names.EVIDENCE_RUN, run_id)
+    for row in rows:
+        if name and row.version:
+            _point_at(name, row.version, run_id)
 
 
 def _label(version: ModelVersion) -> str:
     return f"v{version.version} {version.tags.get(names.METHOD, 'model')}"
+
+
+def _point_at(name: str, version: str, run_id: str) -> None:
+    """The last comparison is the evidence; how many there were is kept, since one of many may pass by luck."""
+    client = MlflowClient()
+    before = int(get_version(name, version).tags.get(names.COMPARISONS, 0))
+    client.set_model_version_tag(name, version, names.EVIDENCE_RUN, run_id)
+    client.set_model_version_tag(name, version, names.COMPARISONS, str(before + 1))
 
 
 def _ask(contender: Contender, data: Splits) -> Contender:
@@ -130,8 +140,8 @@ def _notes(first: Contender, data: Splits, rows: Sequence[Row]) -> list[str]:
     notes = [
         f"{first.label} is {place} TF-IDF with logistic regression ({scored[names.ACCURACY]}) on the same split: "
         f"{against.value:+.4f} [{against.low:+.4f}, {against.high:+.4f}]",
-        f"quality on {len(data.test)} texts of {data.source}; {data.overlap_removed} train texts left out because they "
-        "stand in dev or test",
+        f"quality on {len(data.test)} texts of {data.source}",
+        *said_of_overlap(data),
     ]
     for row in rows[1:]:
         gain = row.measured[names.SPEEDUP]

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from mlflow_llmops import names
 from mlflow_llmops.data.load import load_data
+from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods import table
 from mlflow_llmops.models.tasks import task_named
@@ -25,6 +26,8 @@ from mlflow_llmops.steps._options import (
     Seed,
     TextColumn,
     TrustRemoteCode,
+    data_params,
+    said_of_overlap,
 )
 from mlflow_llmops.tracking.references import load_model
 from mlflow_llmops.tracking.report import table as shown_table
@@ -53,9 +56,9 @@ def compress(
     tags = {names.VERB: verb, names.METHOD: name, names.TASK: task}
     params = {
         f"{verb}.model": model,
-        f"{verb}.data": data,
         f"{verb}.seed": seed,
         f"{verb}.register_as": register_as,
+        **data_params(verb, data, text_column, label_column, eval_data, overlap),
     }
     with start_run(name, tags, params) as run:
         built = table.build(name, options or {})  # a typing mistake is told before any data is read
@@ -69,14 +72,13 @@ def compress(
         link = apply_method(
             name, options or {}, source, splits, run.info.run_id, register_as, name, seed, measure_seconds
         )
-    return Outcome(run.info.run_id, shown_link(link, splits.overlap_removed), {"link": link})
+    return Outcome(run.info.run_id, shown_link(link, splits), {"link": link})
 
 
-def shown_link(link: Link, overlap_removed: int) -> tuple[Any, ...]:
+def shown_link(link: Link, data: Splits) -> tuple[Any, ...]:
     """What the terminal says of one method."""
     said = [f"{link.name}: {link.verdict}", f"model: {link.result.reference}"]
     if link.version:
         said.append(f"registered as version {link.version}")
-    if overlap_removed:
-        said.append(f"{overlap_removed} train texts also stood in dev or test and were left out of training")
+    said += said_of_overlap(data)
     return (shown_table(link.rows), Text("\n".join(said)))

@@ -33,6 +33,7 @@ from mlflow_llmops.steps._options import (
     Seed,
     TextColumn,
     TrustRemoteCode,
+    data_params,
 )
 from mlflow_llmops.steps._side_by_side import Contender
 from mlflow_llmops.steps.compare import measure_contenders, publish
@@ -71,17 +72,17 @@ def main(
     chain = [TEACHER, *(method.strip() for method in methods.split(",") if method.strip())]
     params = {
         "main.model": model,
-        "main.data": data,
         "main.methods": methods,
         "main.seed": seed,
         "main.set": set,
+        **data_params("main", data, text_column, label_column, eval_data, overlap),
     }
     with start_run("main", {names.VERB: "main", names.TASK: "text-classification"}, params) as run:
         options = _options(set, chain)
         _check_chain(chain, options)
         check_name(register_as)
         if score_input:
-            check_tables(score_input, score_output)
+            check_tables(score_input, score_output, text_column)
         splits = load_data(data, text_column, label_column, eval_data, overlap)
         source = load_model(model, data=splits, trust_remote_code=trust_remote_code)
         links: list[Link] = []
@@ -137,6 +138,8 @@ def _options(text: str | None, chain: list[str]) -> dict[str, dict[str, str]]:
 
 def _check_chain(chain: list[str], options: Mapping[str, Mapping[str, Any]]) -> None:
     """Everything that can be known before the first minute of work."""
+    if len(chain) == 1:
+        raise ConfigError(f"methods: give at least one after {TEACHER}, or run the finetune verb alone")
     kind = "torch"
     for name in chain:
         method = table.build(name, options.get(name, {}))

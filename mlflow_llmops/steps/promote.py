@@ -13,6 +13,7 @@ from mlflow_llmops.errors import GateFailed
 from mlflow_llmops.hardware import hardware_tags
 from mlflow_llmops.measure.gates import Evidence, Limits, Reason, judge
 from mlflow_llmops.registry import promotion
+from mlflow_llmops.registry.ancestry import ancestors
 from mlflow_llmops.registry.versions import get_version
 from mlflow_llmops.steps._options import MaxQualityDrop, MinSpeedup, Outcome
 from mlflow_llmops.tracking.run import start_run
@@ -54,8 +55,23 @@ def weigh(name: str, version: str, limits: Limits) -> list[Reason]:
     row = next((row for row in stored["rows"] if row["version"] == version), None) if stored else None
     if stored is None or row is None:
         return [Reason("compared with a baseline", "never: run the compare step first", False)]
-    evidence = Evidence(row["metrics"], stored["data_fingerprint"], stored["hardware"], stored["baseline"] == version)
-    return judge(evidence, limits, tags.get(names.DATA_FINGERPRINT), hardware_tags()[names.HARDWARE])
+    said, counts = _baseline(name, version, stored["baseline"], tags.get(names.COMPARISONS, "1"))
+    evidence = Evidence(row["metrics"], stored["data_fingerprint"], stored["hardware"], said, counts)
+    return judge(evidence, limits, tags.get(names.DATA_FINGERPRINT, ""), hardware_tags()[names.HARDWARE])
+
+
+def _baseline(name: str, version: str, baseline: str, comparisons: str) -> tuple[str, bool]:
+    """What the version was compared with, in words, and whether that says anything about it: a version that holds a
+    place, or one that it was made from; any other one while nobody holds a place."""
+    if baseline == version:
+        return "it is the baseline of its own comparison", False
+    holders = {holder for stage in promotion.STAGES if (holder := promotion.holder(name, stage))} - {version}
+    counts = not holders or baseline in holders or baseline in ancestors(name, version)
+    said = f"version {baseline}, in the last of {comparisons} comparison(s)"
+    if not counts:
+        held = " or ".join(sorted(holders))
+        said += f"; compare it with version {held}, which holds a place, or with one that it was made from"
+    return said, counts
 
 
 def reasons_table(reasons: list[Reason]) -> Table:

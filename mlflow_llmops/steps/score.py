@@ -7,8 +7,10 @@ import mlflow.data
 from rich.text import Text
 
 from mlflow_llmops import names
-from mlflow_llmops.scoring.table import score_table, spark_session
+from mlflow_llmops.errors import ModelError
+from mlflow_llmops.scoring.table import check_tables, score_table, spark_session
 from mlflow_llmops.steps._options import Model, Outcome
+from mlflow_llmops.tracking.references import MLMODEL, download
 from mlflow_llmops.tracking.run import start_run
 
 
@@ -21,8 +23,15 @@ def score(
 ) -> Outcome:
     """Score a table with a registered version through MLflow's own Spark UDF."""
     params = {"score.model": model, "score.input": score_input, "score.output": score_output}
+    params["score.input_col"] = input_col
     with start_run("score", {names.VERB: "score", names.SOURCE_MODEL: model}, params) as run:
-        scored = score_table(spark_session(master), model, score_input, score_output, input_col)
+        check_tables(score_input, score_output, input_col)
+        folder = download(model)
+        if not (folder / MLMODEL).is_file():
+            raise ModelError(
+                f"model={model}: no MLflow model lies there; give models:/name/3, models:/name@alias or so"
+            )
+        scored = score_table(spark_session(master), str(folder), score_input, score_output, input_col)
         rate = scored.rows / scored.seconds
         mlflow.log_metrics({names.SCORED_ROWS: scored.rows, names.SCORED_ROWS_PER_S: rate})
     said = (

@@ -14,7 +14,8 @@ def log_data(data: Splits) -> None:
     """Log the train and test splits as data sets of the active run, with counts and fingerprints; texts stay here."""
     for split, context in CONTEXTS.items():
         mlflow.log_input(_dataset(getattr(data, split), f"{data.source} {split}"), context=context)
-    mlflow.set_tags({names.DATA_FINGERPRINT: data.fingerprint, names.OVERLAP: str(data.overlap_removed)})
+    overlap = {names.OVERLAP: str(data.overlap_removed), names.OVERLAP_KEPT: str(data.overlap_kept)}
+    mlflow.set_tags({names.DATA_FINGERPRINT: data.fingerprint, **overlap})
 
 
 def _dataset(split: Texts, name: str) -> PandasDataset:

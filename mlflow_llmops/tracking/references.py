@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import yaml
@@ -15,6 +16,7 @@ from mlflow_llmops.tracking.reload import Answers
 
 EXPORTED_DATA = "artifact"
 """The folder inside an `exported_text` artifact that holds the graph (a storage format)."""
+MLMODEL = "MLmodel"
 SCHEMES = ("models:/", "runs:/")
 
 
@@ -28,6 +30,14 @@ class LoadedModel:
     """The whole MLflow artifact on this disk, where it is one."""
     answers: Answers | None = None
     """What it said of the test split in a fresh process, where it was asked already."""
+
+    @property
+    def model_id(self) -> str | None:
+        """MLflow's id of the logged model, whichever reference it came by; None where it is none."""
+        if self.folder is None:
+            return None
+        found = _described(self.folder).get("model_id")
+        return str(found) if found else None
 
 
 def load_model(
@@ -68,10 +78,9 @@ def download(reference: str) -> Path:
 def _load_artifact(
     folder: Path, reference: str, task: str, labels: tuple[str, ...], trust_remote_code: bool
 ) -> TextModel:
-    description = folder / "MLmodel"
-    if not description.is_file():
-        raise ModelError(f"model={reference}: no MLflow model lies there ({description.name} is missing)")
-    flavors = yaml.safe_load(description.read_text(encoding="utf-8"))["flavors"]
+    if not (folder / MLMODEL).is_file():
+        raise ModelError(f"model={reference}: no MLflow model lies there ({MLMODEL} is missing)")
+    flavors = _described(folder)["flavors"]
     if "transformers" in flavors:
         # MLflow keeps the tokenizer beside the network, not with it
         tokenizer = folder / "components" / "tokenizer"
@@ -87,3 +96,9 @@ def _load_artifact(
     if (folder / EXPORTED_DATA).is_dir():
         return load(str(folder / EXPORTED_DATA), task, labels, named=reference)
     raise ModelError(f"model={reference} is no text model of ours; its flavors are: {', '.join(flavors)}")
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """MLflow's own description of a logged model."""
+    described: dict[str, Any] = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))
+    return described

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,18 +52,27 @@ def answers_of_fresh_process(artifact: Path, texts: tuple[str, ...]) -> Answers:
     return Answers(tuple(stored.pop("labels")), tuple(stored.pop("scores")), **stored)
 
 
-def check_same(in_memory: Answers, reloaded: Answers) -> float:
-    """The largest difference of a score. Raises ArtifactMismatch where the two do not answer alike.
+def check_same(labels: Sequence[str], probabilities: np.ndarray, reloaded: Answers) -> float:
+    """The largest difference of a score between `probabilities` in memory, (texts, labels), and `reloaded`.
 
-    Another label at the same score is a tie between two labels, which rounding may turn.
+    Another label than the most likely one in memory is a tie that rounding turned, if memory holds it as likely.
+
+    Raises ArtifactMismatch where the two do not answer alike.
     """
-    apart = float(np.abs(np.array(in_memory.scores) - np.array(reloaded.scores)).max(initial=0.0))
-    differ = [i for i, (a, b) in enumerate(zip(in_memory.labels, reloaded.labels, strict=True)) if a != b]
-    turned = [i for i in differ if in_memory.scores[i] > 0.5 + SCORE_TOLERANCE]
-    if not apart <= SCORE_TOLERANCE or turned:  # a NaN is no match either
+    number_of = {label: i for i, label in enumerate(labels)}
+    unknown = sorted(set(reloaded.labels) - set(number_of))
+    if unknown:
+        raise ArtifactMismatch(f"the saved model answers with labels it does not have: {', '.join(unknown[:5])}")
+    answered = [number_of[label] for label in reloaded.labels]
+    chosen = probabilities[np.arange(len(probabilities)), answered]
+    apart = float(np.abs(chosen - np.array(reloaded.scores)).max(initial=0.0))
+    behind = float((probabilities.max(axis=1, initial=0.0) - chosen).max(initial=0.0))
+    if not max(apart, behind) <= SCORE_TOLERANCE:  # a NaN is no match either
+        differ = int((probabilities.argmax(axis=1) != answered).sum())
         raise ArtifactMismatch(
-            f"the saved model, loaded in a fresh process, gives other outputs: scores differ by up to {apart:.3g} "
-            f"({SCORE_TOLERANCE} is allowed), labels of {len(differ)} in {len(in_memory.labels)} texts; not registered"
+            f"the saved model, loaded in a fresh process, gives other outputs: scores differ by up to "
+            f"{max(apart, behind):.3g} ({SCORE_TOLERANCE} is allowed), labels of {differ} in {len(answered)} texts; "
+            "not registered"
         )
     return apart
 

@@ -1,7 +1,8 @@
 """Tables and pictures of what was measured, for the run's artifacts and the terminal."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,15 @@ class Row:
     measured: Measurements
     version: str = ""
     kind: str = "torch"
-    note: str = ""
     reference: str = ""
-    tags: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "label": self.label,
             "version": self.version,
             "kind": self.kind,
-            "note": self.note,
             "reference": self.reference,
             "metrics": flat(self.measured),
-            **self.tags,
         }
 
 
@@ -176,7 +173,8 @@ def _cell(measured: Estimate | float | None, factor: float) -> str:
     if isinstance(measured, Estimate):
         wider = max(measured.high - measured.value, measured.value - measured.low)
         digits = _digits(measured.value * factor)
-        return f"{measured.value * factor:,.{digits}f} ± {wider * factor:,.{digits}f}"
+        shown = f"{wider * factor:,.{digits}f}" if math.isfinite(wider) else "?"
+        return f"{measured.value * factor:,.{digits}f} ± {shown}"
     return f"{measured * factor:,.{_digits(measured * factor)}f}"
 
 

@@ -1,6 +1,7 @@
 """The only place that starts a run."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from typing import Any
 import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.fluent import ActiveRun
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError, LLMOpsError, as_storage_error
@@ -26,12 +29,10 @@ def start_run(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> 
     An error that the user can mend is kept as a tag; the run ends FAILED with any error.
     """
     inside_project = "MLFLOW_RUN_ID" in os.environ
-    if not inside_project and mlflow.active_run() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
-        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
     nested = mlflow.active_run() is not None
     if inside_project and not nested:
         _check_project_run(os.environ["MLFLOW_RUN_ID"])
-    with mlflow.start_run(run_name=name, nested=nested) as run:
+    with _begin(name, nested, inside_project) as run:
         mlflow.set_tags({**hardware_tags(), **_commit(), **tags})
         if inside_project and not nested:
             mlflow.set_tag("mlflow.runName", name)
@@ -45,6 +46,25 @@ def start_run(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> 
             with suppress(MlflowException):  # on a full disk the tag has no room either
                 mlflow.set_tag(names.ERROR, str(mine)[:5000])
             raise mine from error
+
+
+def _begin(name: str, nested: bool, inside_project: bool) -> ActiveRun:
+    """A new run, or the project's own. Raises ConfigError for a tracking store that cannot be used."""
+    try:
+        if not inside_project and not nested and "MLFLOW_EXPERIMENT_ID" not in os.environ:
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+        return mlflow.start_run(run_name=name, nested=nested)
+    # a scheme or answer, a folder, a database driver, a database: each fails in its own way
+    except (MlflowException, OSError, ImportError, SQLAlchemyError) as error:
+        uri, first = (re.sub("//[^/@ ]*@", "//***@", text) for text in (mlflow.get_tracking_uri(), _first(error)))
+        raise as_storage_error(error) or ConfigError(
+            f"MLFLOW_TRACKING_URI={uri} cannot be used: {first[:300]}; check it and MLFLOW_EXPERIMENT_NAME. A store is "
+            "a server or a database, such as sqlite:////home/me/mlflow.db"
+        ) from error
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def log_params(params: Mapping[str, Any]) -> None:

@@ -102,12 +102,13 @@ def test_eval_data_takes_the_place_of_a_folders_test(tmp_path):
     assert pairs(splits.test) == sorted(ROWS[160:])
 
 
-def test_texts_of_eval_data_leave_the_train_split(tmp_path):
+def test_texts_of_eval_data_leave_the_other_splits(tmp_path):
     data, eval_data = write(tmp_path / "a.csv"), write(tmp_path / "b.csv", ROWS[:20])
     splits = load_data(data, eval_data=eval_data)
     kept = load_data(data, eval_data=eval_data, overlap="allow")
-    assert splits.overlap_removed == len(kept.train) - len(splits.train) > 0
-    assert not set(splits.train.texts) & set(splits.test.texts)
+    assert splits.overlap_removed == kept.overlap_kept == 20
+    assert len(kept.train) + len(kept.dev) - len(splits.train) - len(splits.dev) == 20
+    assert not {*splits.train.texts, *splits.dev.texts} & set(splits.test.texts)
     refused(r"data=.*a\.csv: \d+ texts of the train split", data, eval_data=eval_data, overlap="error")
 
 
@@ -147,7 +148,88 @@ def test_numbers_as_labels_become_their_digits(tmp_path):
     assert splits.labels == ("0", "1")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_whole_numbers_stored_as_floats_are_whole_numbers(tmp_path, suffix):
+    data = write(tmp_path / f"a{suffix}", [(text, i % 2 * 1.0) for i, (text, _) in enumerate(ROWS)])
+    assert load_data(data).labels == ("0", "1")
+    data = write(tmp_path / f"b{suffix}", [(text, i % 2 / 2 + 1) for i, (text, _) in enumerate(ROWS)])
+    assert load_data(data).labels == ("1", "1.5")
+
+
+def test_whole_numbers_stored_as_small_floats_are_whole_numbers(tmp_path):
+    frame = pd.DataFrame({"text": [text for text, _ in ROWS], "label": [i % 2 for i in range(200)]})
+    frame.astype({"label": "float32"}).to_parquet(tmp_path / "a.parquet")
+    assert load_data(str(tmp_path / "a.parquet")).labels == ("0", "1")
+
+
+def test_a_blank_text_among_others_stays(tmp_path):
+    splits = load_data(write(tmp_path / "a.csv", [*ROWS, ("  ", "x")]))
+    assert "  " in {*splits.train.texts, *splits.dev.texts, *splits.test.texts}
+
+
 # mistakes
+
+
+@pytest.mark.parametrize("rows", ["one, two,x\nthree, four,y\n", "a,b,c,x\nd,e,f,y\n", "a,x,\nb,y,\n"])
+def test_commas_that_are_not_quoted(tmp_path, rows):
+    (tmp_path / "a.csv").write_text("text,label\n" + rows)
+    refused(r"data=.*a\.csv: rows have more fields than the header; quote texts", str(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("header", ["text,text,label", "text,label,text", "text,label,label"])
+def test_a_column_that_is_there_twice(tmp_path, header):
+    (tmp_path / "a.csv").write_text(f"{header}\na,x,b\n")
+    (twice,) = {name for name in header.split(",") if header.split(",").count(name) > 1}
+    refused(rf"data=.*a\.csv: more than one column is called {twice};", str(tmp_path / "a.csv"))
+
+
+def test_a_column_whose_name_looks_like_a_second_one(tmp_path):
+    pd.DataFrame(ROWS, columns=["text", "label"]).assign(**{"text.1": "more"}).to_csv(tmp_path / "a.csv", index=False)
+    splits = load_data(str(tmp_path / "a.csv"))
+    assert pairs(splits.train, splits.dev, splits.test) == sorted(ROWS)
+
+
+def test_an_empty_label_column(tmp_path):
+    refused(r"label_column is empty; name the column", write(tmp_path / "a.csv"), label_column="")
+
+
+def test_one_column_for_texts_and_labels(tmp_path):
+    refused(r"label_column=text is the text_column too", write(tmp_path / "a.csv"), label_column="text")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "split"),
+    [
+        ("train.csv", "train.parquet", "train"),
+        ("dev.csv", "validation.csv", "dev"),
+        ("valid.jsonl", "dev.jsonl", "dev"),
+        ("test.jsonl", "test.csv", "test"),
+    ],
+)
+def test_two_files_for_one_split(tmp_path, first, second, split):
+    for name in {"train.csv", first, second}:
+        write(tmp_path / name)
+    one, other = (name.replace(".", r"\.") for name in (first, second))
+    refused(rf"data=.*: ({one} and {other}|{other} and {one}) could each be the {split} split", str(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["data", "eval_data"])
+def test_labels_that_differ_by_white_space_only(tmp_path, where):
+    rows = {"data": list(ROWS), "eval_data": [("a new text", "x")]}
+    rows[where].append(("another text", " x"))
+    data, eval_data = (write(tmp_path / f"{name}.csv", each) for name, each in rows.items())
+    refused(r"data=.*: the labels ' x' and 'x' differ by white space only", data, eval_data=eval_data)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_of_blanks(tmp_path, suffix):
+    blanks = [(" " * (i + 1), "xy"[i % 2]) for i in range(40)]
+    refused(r"data=.*: every text of the train split is blank", write(tmp_path / f"a{suffix}", blanks))
+
+
+def test_eval_data_of_blanks(tmp_path):
+    eval_data = write(tmp_path / "b.csv", [("  ", "x"), ("\t", "y")])
+    refused(r"every text of the test split is blank", write(tmp_path / "a.csv"), eval_data=eval_data)
 
 
 @pytest.mark.parametrize("option", ["data", "eval_data"])

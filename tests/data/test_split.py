@@ -68,10 +68,41 @@ def test_overlap_can_be_allowed():
     assert splits.overlap_removed == 0
 
 
+def test_texts_of_dev_that_stand_in_test_leave_dev():
+    dev = Texts(("e", "g", "g", "f"), ("x", "x", "x", "y"))
+    splits = keep_apart(TRAIN, dev, TEST, "here", "drop")
+    assert (splits.train, splits.dev, splits.test) == (TRAIN, DEV, TEST)
+    assert (splits.overlap_removed, splits.overlap_kept) == (2, 0)
+
+
+def test_a_text_of_all_three_stays_in_test_only():
+    dev, test = Texts(("e", "a"), ("x", "x")), Texts(("g", "a"), ("x", "x"))
+    splits = keep_apart(TRAIN, dev, test, "here", "drop")
+    assert [split.texts for split in (splits.train, splits.dev, splits.test)] == [("b", "c", "d"), ("e",), ("g", "a")]
+    assert splits.overlap_removed == 2
+
+
+def test_overlap_of_dev_and_test_can_be_an_error():
+    with pytest.raises(DataError, match=r"data=here: 1 texts of the dev split .* 'g'.*overlap=drop or overlap=allow"):
+        keep_apart(TRAIN, Texts(("e", "g"), ("x", "x")), TEST, "here", "error")
+
+
+def test_allowed_overlap_is_counted():
+    dev = Texts(("e", "g", "a"), ("x", "x", "x"))
+    splits = keep_apart(TRAIN, dev, TEST, "here", "allow")
+    assert (splits.train, splits.dev, splits.test) == (TRAIN, dev, TEST)
+    assert (splits.overlap_removed, splits.overlap_kept) == (0, 2)
+
+
+def test_a_dev_split_that_overlap_empties_is_named():
+    with pytest.raises(DataError, match="data=here: the dev split is empty"):
+        keep_apart(TRAIN, TEST, TEST, "here", "drop")
+
+
 @pytest.mark.parametrize("overlap", ["drop", "error", "allow"])
 def test_without_overlap_nothing_happens(overlap):
     splits = keep_apart(TRAIN, DEV, TEST, "here", overlap)
-    assert (splits.train, splits.overlap_removed) == (TRAIN, 0)
+    assert (splits.train, splits.overlap_removed, splits.overlap_kept) == (TRAIN, 0, 0)
 
 
 def test_an_unknown_overlap_names_the_known():
@@ -89,6 +120,18 @@ def test_an_empty_split_is_named(empty):
 def test_a_train_split_that_overlap_empties_is_named():
     with pytest.raises(DataError, match="data=here: the train split is empty"):
         keep_apart(TRAIN, TRAIN, TEST, "here", "drop")
+
+
+@pytest.mark.parametrize("blank", ["train", "dev", "test"])
+def test_a_blank_split_is_named(blank):
+    parts = {"train": TRAIN, "dev": DEV, "test": TEST, blank: Texts((" ", "\t\n"), ("x", "y"))}
+    with pytest.raises(DataError, match=f"data=here: every text of the {blank} split is blank"):
+        keep_apart(**parts, source="here")
+
+
+def test_labels_that_differ_by_white_space_only_are_named():
+    with pytest.raises(DataError, match="data=here: the labels ' x' and 'x' differ by white space only"):
+        keep_apart(TRAIN, Texts(DEV.texts, (" x", "y")), TEST, "here")
 
 
 def test_one_label_is_no_classifier():

@@ -18,22 +18,22 @@ METRICS = {
     "latency/p95_ms_high": 9.0,
 }
 LIMITS = Limits(max_quality_drop=0.02, min_speedup=1.2, max_latency_p95_ms=10.0)
-PROVEN = Evidence(METRICS, "data1", "cpu1")
+PROVEN = Evidence(METRICS, "data1", "cpu1", "version 1", True)
 QUALITY, SPEED, LATENCY = (
     "quality change at least -0.02",
     "speed-up at least 1.2",
     "p95 latency at most 10 ms",
 )
-DATA, HARDWARE = "measured on the same data", "timed on this hardware"
+DATA, HARDWARE, BASELINE = "measured on the same data", "timed on this hardware", "compared with what it replaces"
 
 
-def failed(evidence: Evidence, limits: Limits = LIMITS, data: str | None = "data1", hardware: str = "cpu1") -> set[str]:
+def failed(evidence: Evidence, limits: Limits = LIMITS, data: str = "data1", hardware: str = "cpu1") -> set[str]:
     return {reason.check for reason in judge(evidence, limits, data, hardware) if not reason.passed}
 
 
 def test_proven_evidence_passes_every_check():
     reasons = judge(PROVEN, LIMITS, "data1", "cpu1")
-    assert {reason.check for reason in reasons} == {DATA, QUALITY, HARDWARE, SPEED, LATENCY}
+    assert {reason.check for reason in reasons} == {DATA, BASELINE, QUALITY, HARDWARE, SPEED, LATENCY}
     assert all(reason.passed for reason in reasons)
 
 
@@ -77,10 +77,9 @@ def test_the_other_end_of_an_interval_is_not_asked():
     assert failed(replace(PROVEN, metrics=wide)) == set()
 
 
-@pytest.mark.parametrize("fingerprint", ["data2", ""])
-def test_other_data_fail(fingerprint):
-    assert failed(replace(PROVEN, data_fingerprint=fingerprint)) == {DATA}
-    assert failed(replace(PROVEN, data_fingerprint=fingerprint), data=None) == set()
+@pytest.mark.parametrize(("theirs", "ours"), [("data2", "data1"), ("", "data1"), ("data1", ""), ("", "")])
+def test_other_or_unknown_data_fail(theirs, ours):
+    assert failed(replace(PROVEN, data_fingerprint=theirs), data=ours) == {DATA}
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("cpu2", "cpu1"), ("", "cpu1"), ("", "")])
@@ -91,10 +90,12 @@ def test_other_or_unknown_hardware_fails_a_timed_check(theirs, ours):
     assert failed(evidence, untimed, hardware=ours) == set()
 
 
-def test_a_baseline_has_no_ratio_and_so_proves_none():
-    baseline = replace(PROVEN, is_baseline=True, metrics={"latency/p95_ms": 8.0, "latency/p95_ms_high": 12.0})
-    checks = {reason.check: reason.passed for reason in judge(baseline, LIMITS, "data1", "cpu1")}
-    assert checks == {DATA: True, HARDWARE: True, LATENCY: False, "compared with another version": False}
+def test_a_ratio_to_a_baseline_that_does_not_count_proves_nothing():
+    beside = replace(PROVEN, baseline="version 9, which is nobody's", baseline_counts=False)
+    assert failed(beside) == {BASELINE}
+    said = {reason.check: reason.measured for reason in judge(beside, LIMITS, "data1", "cpu1")}
+    assert said[BASELINE] == "version 9, which is nobody's"
+    assert failed(beside, Limits(None, None, 10.0)) == set()  # a latency alone is no ratio
 
 
 def test_what_is_no_number_proves_nothing():
@@ -103,4 +104,4 @@ def test_what_is_no_number_proves_nothing():
 
 
 def test_no_limits_ask_for_nothing():
-    assert judge(PROVEN, Limits(None, None, None), None, "") == []
+    assert [reason.check for reason in judge(PROVEN, Limits(None, None, None), "data1", "")] == [DATA]

@@ -4,28 +4,66 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlflow_llmops.measure.intervals import mean_interval, quantile_interval, statistic_interval
+from mlflow_llmops.measure.intervals import (
+    quantile_interval,
+    share_change,
+    share_interval,
+    share_ratio,
+    statistic_interval,
+)
 
 
 def covers(estimate, truth: float) -> bool:
     return estimate.low <= truth <= estimate.high
 
 
-def test_the_mean_of_many_values_has_the_normal_interval():
-    values = np.random.default_rng(0).normal(3, 2, 2000)
-    low, high = stats.norm.interval(0.95, values.mean(), values.std() / np.sqrt(len(values)))
-    interval = mean_interval(values)
-    assert interval.value == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(low, abs=0.05 * (high - low))
-    assert interval.high == pytest.approx(high, abs=0.05 * (high - low))
-
-
-def test_a_binomial_mean_is_covered_about_95_times_in_100():
+@pytest.mark.parametrize("truth", [0.5, 0.8, 0.97])
+def test_a_share_is_covered_about_95_times_in_100(truth):
     random = np.random.default_rng(1)
-    draws = [(random.random(150) < 0.8).astype(float) for _ in range(200)]
-    share = np.mean([covers(mean_interval(draw, seed), 0.8) for seed, draw in enumerate(draws)])
-    # the count over 200 samples has a standard deviation of 0.016
-    assert 0.89 <= share <= 0.99
+    share = np.mean([covers(share_interval(random.random(150) < truth), truth) for _ in range(2000)])
+    assert 0.93 <= share <= 0.985
+
+
+def paired(random: np.random.Generator, count: int, lost: float, won: float) -> tuple[np.ndarray, np.ndarray]:
+    """Hits of two models on the same texts: 0.7 - `lost` both, and the shares that only one has."""
+    cell = random.choice(4, count, p=[0.7 - lost, lost, won, 0.3 - won])
+    return (cell == 0) | (cell == 1), (cell == 0) | (cell == 2)
+
+
+@pytest.mark.parametrize(("count", "lost", "won"), [(60, 0.05, 0.02), (400, 0.03, 0.01), (400, 0.0, 0.005)])
+def test_a_paired_change_and_ratio_are_covered(count, lost, won):
+    random = np.random.default_rng(2)
+    draws = [paired(random, count, lost, won) for _ in range(2000)]
+    assert np.mean([covers(share_change(was, now), won - lost) for was, now in draws]) >= 0.94
+    assert np.mean([covers(share_ratio(was, now), (0.7 - lost + won) / 0.7) for was, now in draws]) >= 0.94
+
+
+def test_many_texts_give_the_normal_interval_of_paired_differences():
+    was, now = paired(np.random.default_rng(3), 20_000, 0.06, 0.04)
+    difference = now.astype(float) - was
+    low, high = stats.norm.interval(0.95, difference.mean(), difference.std() / np.sqrt(len(difference)))
+    interval = share_change(was, now)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((difference.mean(), low, high), abs=2e-4)
+
+
+def test_equal_answers_prove_more_the_more_texts_there_are():
+    widths = []
+    for count in (5, 50, 2000):
+        same = np.ones(count, bool)
+        change, ratio, share = share_change(same, same), share_ratio(same, same), share_interval(same)
+        assert change.value == 0 and ratio.value == share.value == 1
+        assert change.low < 0 < change.high and ratio.low < 1 < ratio.high and share.low < 1 == share.high
+        widths.append(change.high - change.low)
+    assert widths[0] > 0.25 and widths[2] < 0.005
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_an_interval_holds_its_value_and_stays_in_range():
+    none, all_ = np.zeros(4, bool), np.ones(4, bool)
+    for was, now in ((none, all_), (all_, none), (none, none), (all_, all_)):
+        change, ratio = share_change(was, now), share_ratio(was, now)
+        assert -1 <= change.low <= change.value <= change.high <= 1
+        assert 0 <= ratio.low <= ratio.value <= ratio.high
 
 
 def test_the_bootstrap_is_scipys():
@@ -39,13 +77,17 @@ def test_the_bootstrap_is_scipys():
 
 def test_a_seed_fixes_an_interval_and_another_moves_it():
     values = np.random.default_rng(3).normal(size=50)
-    assert mean_interval(values, 4) == mean_interval(values, 4)
-    assert mean_interval(values, 4) != mean_interval(values, 5)
+
+    def mean(picked: np.ndarray) -> float:
+        return float(values[picked].mean())
+
+    assert statistic_interval(mean, 50, seed=4) == statistic_interval(mean, 50, seed=4)
+    assert statistic_interval(mean, 50, seed=4) != statistic_interval(mean, 50, seed=5)
 
 
-def test_equal_values_have_no_width():
-    assert mean_interval(np.ones(30)) == quantile_interval(np.ones(30))
-    assert mean_interval(np.ones(30)).high == mean_interval(np.ones(30)).low == 1
+def test_equal_times_have_no_width():
+    interval = quantile_interval(np.ones(30))
+    assert interval.low == interval.value == interval.high == 1
 
 
 @pytest.mark.parametrize("quantile", [0.5, 0.95])
@@ -74,10 +116,18 @@ def test_outliers_do_not_move_the_median():
     assert quantile_interval(wild) == quantile_interval(values)
 
 
-def test_too_few_values_give_the_ends_seen():
+def test_too_few_values_leave_the_ends_unknown():
     median = quantile_interval(np.array([3.0, 1.0, 2.0]))
-    assert (median.low, median.high) == (1.0, 3.0)
-    assert quantile_interval(np.array([3.0, 1.0, 2.0]), 0.95).high == 3.0
+    assert (median.value, median.low, median.high) == (2, -np.inf, np.inf)
+    tail = quantile_interval(np.arange(1.0, 71.0), 0.95)
+    assert np.isfinite(tail.low) and tail.high == np.inf
+
+
+def test_a_measurement_has_singles_enough_for_both_ends_of_a_95th_percentile():
+    from mlflow_llmops.measure.speed import FEWEST_ROUNDS, SINGLES
+
+    interval = quantile_interval(np.arange(float(FEWEST_ROUNDS * SINGLES)), 0.95)
+    assert np.isfinite([interval.low, interval.high]).all()
 
 
 def test_more_values_leave_the_ends_behind():

@@ -1,5 +1,7 @@
 """Stage, alias and audit tags move together, and the version before keeps a tag that says by whom it was replaced."""
 
+import getpass
+
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
@@ -81,3 +83,74 @@ def test_the_holder_of_production_is_not_moved_back_to_staging(two_versions):
     with pytest.raises(ConfigError, match="holds Production"):
         promotion.promote("m", two_versions[0], names.STAGING, REASONS, "r")
     assert promotion.holder("m", names.PRODUCTION) == two_versions[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [
+        ("transition_model_version_stage", 1),
+        ("delete_registered_model_alias", 1),
+        ("set_registered_model_alias", 1),
+        ("transition_model_version_stage", 2),
+    ],
+)
+def test_a_death_on_the_way_is_mended_by_running_again(two_versions, monkeypatch, call, nth):
+    first, second = two_versions
+    promotion.promote("m", first, names.PRODUCTION, REASONS, "r")
+    promotion.promote("m", second, names.STAGING, REASONS, "r")
+    real, calls = getattr(MlflowClient, call), []
+
+    def dies(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, call, dies)
+        with pytest.raises(KeyboardInterrupt):
+            promotion.promote("m", second, names.PRODUCTION, REASONS, "r")
+    promotion.promote("m", second, names.PRODUCTION, REASONS, "r")
+    assert [at(first).current_stage, at(second).current_stage] == [names.ARCHIVED, names.PRODUCTION]
+    assert at(first).tags[names.REPLACED_BY] == second
+    assert promotion.holder("m", names.PRODUCTION) == second
+    assert promotion.holder("m", names.STAGING) is None
+
+
+def test_every_other_holder_of_the_stage_is_archived_under_a_name_with_quotes(two_versions):
+    client = MlflowClient()
+    source = at(two_versions[0]).source
+    for name in ("it's", 'it\'s "so"'):
+        client.create_registered_model(name)
+        for stage in (names.PRODUCTION, names.PRODUCTION, None):
+            version = client.create_model_version(name, source).version
+            if stage:
+                client.transition_model_version_stage(name, version, stage)
+        assert promotion.promote(name, "3", names.PRODUCTION, REASONS, "r") is None
+        found = versions.versions_of(name)
+        assert {v.version: v.current_stage for v in found} == {
+            3: names.PRODUCTION,
+            2: names.ARCHIVED,
+            1: names.ARCHIVED,
+        }
+        assert client.get_model_version(name, "1").tags[names.REPLACED_BY] == "3"
+    with pytest.raises(ConfigError, match="version=9 of name=it's is not registered; it has: 3, 2, 1"):
+        versions.get_version("it's", "9")
+
+
+def test_a_user_without_a_name_is_told_by_number(two_versions, monkeypatch):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    promotion.promote("m", two_versions[0], names.STAGING, REASONS, "r")
+    assert at(two_versions[0]).tags[names.PROMOTED_BY] == "uid 4711"
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"), [("02", "2"), (" 2 ", "2"), ("0", "a number such as 2"), ("two", "a number"), ("", "a number")]
+)
+def test_a_version_has_one_spelling(two_versions, given, plain):
+    with pytest.raises(ConfigError, match=f"^version={given} is no version number; write {plain}"):
+        versions.get_version("m", given)

@@ -8,6 +8,7 @@ from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError, GateFailed
 from mlflow_llmops.flavors.by_kind import log_text_model
 from mlflow_llmops.measure.gates import Limits
+from mlflow_llmops.registry.ancestry import ancestors
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps.compare import compare
 from mlflow_llmops.steps.promote import promote, weigh
@@ -43,9 +44,37 @@ def test_versions_of_one_network_differ_in_speed_only(three_versions, tiny_data)
     table = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/{names.COMPARISON_TABLE}")
     assert "TF-IDF with logistic regression" in table
 
-    promoted = promote("m", "2", names.PRODUCTION)
+    with pytest.raises(GateFailed, match="quality change at least -0.02"):
+        promote("m", "2", names.PRODUCTION)  # 120 equal answers are no proof of that
+    promoted = promote("m", "2", names.PRODUCTION, max_quality_drop=0.05)
     assert all(reason.passed for reason in promoted.values["reasons"])
     assert MlflowClient().get_model_version_by_alias("m", names.CHAMPION).version == 2
+
+
+def test_a_place_is_taken_from_its_holder_only_by_a_comparison_that_says_something_about_it(three_versions, tiny_data):
+    lax = {"max_quality_drop": 1.0, "min_speedup": 0.0}
+    compare("m", "1,2,3", str(tiny_data), measure_seconds=0.5)
+    promote("m", "2", names.PRODUCTION, **lax)
+    with pytest.raises(GateFailed, match="version 1, in the last of 1 comparison.*compare it with version 2"):
+        promote("m", "3", names.PRODUCTION, **lax)
+    compare("m", "2,3", str(tiny_data), measure_seconds=0.5)
+    promoted = promote("m", "3", names.PRODUCTION, **lax)
+    said = {reason.check: reason.measured for reason in promoted.values["reasons"]}
+    assert said["compared with what it replaces"] == "version 2, in the last of 2 comparison(s)"
+    with pytest.raises(GateFailed, match="the baseline of its own comparison"):
+        promote("m", "2", names.STAGING, **lax)
+
+
+def test_what_a_version_was_made_from_is_found_through_every_step(store, tiny_folder, tiny_data):
+    from mlflow_llmops.steps.compress import compress
+
+    small = {"data": str(tiny_data), "register_as": "m", "measure_seconds": 0.5}
+    compress("distill", "logits", str(tiny_folder), **small, options={"student": "layers:1", "epochs": "0"})
+    MlflowClient().set_registered_model_alias("m", "mine", "1")
+    compress("export", "onnx", "models:/m@mine", **small)
+    compress("export", "openvino", "models:/m/1", **small)
+    compress("finetune", "full", str(tiny_folder), **small, options={"epochs": "0"})
+    assert [ancestors("m", number) for number in "1234"] == [set(), {"1"}, {"1"}, set()]
 
 
 def test_evidence_of_other_data_proves_nothing(three_versions, tiny_data, tmp_path):
@@ -56,6 +85,13 @@ def test_evidence_of_other_data_proves_nothing(three_versions, tiny_data, tmp_pa
         reason.check for reason in weigh("m", "2", Limits(max_quality_drop=1, min_speedup=0)) if not reason.passed
     ]
     assert failed == ["measured on the same data"]
+    with pytest.raises(GateFailed, match="measured on the same data"):
+        promote("m", "2", max_quality_drop=1, min_speedup=0)
+
+
+def test_a_version_that_does_not_say_what_it_was_trained_on_is_refused(three_versions, tiny_data):
+    compare("m", "1,2", str(tiny_data), measure_seconds=0.5)
+    MlflowClient().delete_model_version_tag("m", "2", names.DATA_FINGERPRINT)
     with pytest.raises(GateFailed, match="measured on the same data"):
         promote("m", "2", max_quality_drop=1, min_speedup=0)
 

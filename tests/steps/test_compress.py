@@ -90,4 +90,12 @@ def test_the_run_counts_texts_that_left_the_train_split(store, tiny_folder, tiny
         frame.to_csv(folder / f"{name}.csv", index=False)
     outcome = compress("export", "openvino", str(tiny_folder), str(folder), measure_seconds=0.5, options={})
     assert mlflow.get_run(outcome.run_id).data.tags[names.OVERLAP] == "7"
-    assert any("7 train texts" in str(shown) for shown in outcome.shown)
+    assert any("7 texts stood in more than one split" in str(shown) for shown in outcome.shown)
+
+    outcome = compress(
+        "export", "openvino", str(tiny_folder), str(folder), overlap="allow", measure_seconds=0.5, options={}
+    )
+    run = mlflow.get_run(outcome.run_id)
+    assert (run.data.tags[names.OVERLAP], run.data.tags[names.OVERLAP_KEPT]) == ("0", "7")
+    assert run.data.params["export.overlap"] == "allow"
+    assert any("WARNING: 7 texts" in str(shown) for shown in outcome.shown)

@@ -75,6 +75,7 @@ def test_a_version_that_was_never_compared_is_refused(store, tiny_exported):
     ("values", "message"),
     [
         ({"methods": "prune.neurone"}, "method prune.neurone is not known; near ones: prune.neurons"),
+        ({"methods": " , "}, "methods: give at least one after finetune.full"),
         ({"methods": "quantize.int8_static,prune.neurons"}, "prune.neurons takes a torch model"),
         ({"methods": "prune.neurons,prune.neurons"}, "stands there twice"),
         ({"set": "prune.neurons.fraction=2"}, "^fraction='2'"),

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from mlflow_llmops.batching.scorer import softmax
 from mlflow_llmops.errors import ArtifactMismatch
 from mlflow_llmops.flavors.by_kind import save_text_model
-from mlflow_llmops.steps._chain_link import answers_in_memory
+from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same, peak_mib
 
 
@@ -18,8 +20,12 @@ def reloaded(tiny_model, tiny_texts, tmp_path_factory):
     return answers_of_fresh_process(folder, tiny_texts.test.texts)
 
 
+def in_memory(model, data) -> np.ndarray:
+    return softmax(scorer_of(model).logits(data.test.texts))
+
+
 def test_a_sound_model_answers_the_same_in_a_fresh_process(reloaded, tiny_model, tiny_texts):
-    assert check_same(answers_in_memory(tiny_model, tiny_texts), reloaded) < 1e-4
+    assert check_same(tiny_model.labels, in_memory(tiny_model, tiny_texts), reloaded) < 1e-4
 
 
 def test_the_fresh_process_says_what_it_took(reloaded):
@@ -46,7 +52,7 @@ def test_a_model_that_saves_other_weights_is_refused(tiny_model, tiny_texts, tmp
     torch.manual_seed(1)
     answers = answers_of_fresh_process(tmp_path / "model", tiny_texts.test.texts)
     with pytest.raises(ArtifactMismatch, match="other outputs"):
-        check_same(answers_in_memory(masked, tiny_texts), answers)
+        check_same(masked.labels, in_memory(masked, tiny_texts), answers)
 
 
 def test_an_artifact_that_cannot_be_loaded_is_refused(tmp_path):
@@ -56,14 +62,20 @@ def test_an_artifact_that_cannot_be_loaded_is_refused(tmp_path):
 
 
 def test_a_tie_that_rounding_turns_is_no_mismatch_but_a_turned_certainty_is():
-    sure = Answers(("a", "b"), (0.5, 0.9))
-    assert check_same(sure, replace(sure, labels=("b", "b"))) == 0
-    with pytest.raises(ArtifactMismatch):
-        check_same(sure, replace(sure, labels=("a", "a")))
-    with pytest.raises(ArtifactMismatch):
-        check_same(sure, replace(sure, scores=(0.5, 0.8)))
-    with pytest.raises(ArtifactMismatch):
-        check_same(sure, replace(sure, scores=(0.5, float("nan"))))
+    probabilities = np.array([[0.4, 0.4, 0.2], [0.05, 0.9, 0.05]])
+    same = Answers(("a", "b"), (0.4, 0.9))
+    assert check_same("abc", probabilities, same) == 0
+    assert check_same("abc", probabilities, replace(same, labels=("b", "b"))) == 0
+    for other in (
+        replace(same, labels=("a", "a")),
+        replace(same, labels=("c", "b")),  # not the one that it was tied with
+        replace(same, labels=("c", "b"), scores=(0.2, 0.9)),
+        replace(same, labels=("d", "b")),
+        replace(same, scores=(0.4, 0.8)),
+        replace(same, scores=(0.4, float("nan"))),
+    ):
+        with pytest.raises(ArtifactMismatch):
+            check_same("abc", probabilities, other)
 
 
 def test_peak_memory_is_of_this_process_and_not_of_its_parent():

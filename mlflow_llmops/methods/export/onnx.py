@@ -19,7 +19,6 @@ class Onnx(Method):
 
     gives: ClassVar[str] = "onnx"
     smaller: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         exported = to_onnx(model, folder, "fp32")

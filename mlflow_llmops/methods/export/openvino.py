@@ -19,7 +19,6 @@ class OpenVino(Method):
 
     gives: ClassVar[str] = "openvino"
     smaller: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         exported = to_openvino(model, folder, "fp32")

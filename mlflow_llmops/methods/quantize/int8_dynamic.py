@@ -18,7 +18,6 @@ class Int8Dynamic(Method):
     batch-mates (by up to about 1e-3)."""
 
     gives: ClassVar[str] = "onnx"
-    needs_data: ClassVar[bool] = False
 
     per_channel: Annotated[bool, "one scale for each output channel of a weight, not one for all"] = True
 

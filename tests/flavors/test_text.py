@@ -1,0 +1,53 @@
+"""Saving a torch model needs no network, and tells nobody where it came from on this machine."""
+
+import shutil
+
+import httpx
+import huggingface_hub.constants
+import mlflow
+import pytest
+import yaml
+
+from mlflow_llmops.flavors import text
+from mlflow_llmops.models.load import load
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What was asked of any server by the hub's client."""
+    requests = []
+
+    def refuse(client, request, **kwargs):
+        requests.append(str(request.url))
+        raise RuntimeError("no network in this test")
+
+    monkeypatch.setattr(httpx.Client, "send", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return requests
+
+
+@pytest.fixture(params=["my-encoder", "some/where/my-encoder"])
+def loaded(request, tmp_path, monkeypatch, tiny_folder):
+    """A model by a relative path: the first one could be an id of the hub as well."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, request.param)
+    return load(request.param, "text-classification")
+
+
+def test_saving_asks_the_hub_nothing_and_keeps_no_path(loaded, tmp_path, asked):
+    text.save_model(loaded, tmp_path / "saved")
+    assert asked == []
+    flavor = yaml.safe_load((tmp_path / "saved" / "MLmodel").read_text())["flavors"]["transformers"]
+    assert flavor["source_model_name"] == ""
+    for path in (tmp_path / "saved").rglob("*"):
+        assert path.is_dir() or b"my-encoder" not in path.read_bytes(), path
+
+
+def test_the_model_in_memory_keeps_its_name_and_the_saved_one_its_answers(loaded, tmp_path):
+    name = loaded.network.name_or_path
+    text.save_model(loaded, tmp_path / "saved")
+    assert name and loaded.network.name_or_path == loaded.network.config.name_or_path == name
+    before = loaded.network.state_dict()
+    after = mlflow.transformers.load_model(str(tmp_path / "saved")).model.state_dict()
+    assert before.keys() == after.keys()
+    assert all((before[key] == after[key].to(before[key].device)).all() for key in before)

@@ -1,0 +1,50 @@
+"""What is wrong with a scoring job is told before Spark starts, and what it was asked is kept."""
+
+import mlflow
+import pandas as pd
+import pytest
+
+from mlflow_llmops.errors import DataError, ModelError
+from mlflow_llmops.flavors import exported_text
+from mlflow_llmops.registry.versions import register
+from mlflow_llmops.steps.score import score
+
+
+@pytest.fixture
+def no_spark(monkeypatch):
+    monkeypatch.setattr("mlflow_llmops.steps.score.spark_session", lambda *_: pytest.fail("Spark was started"))
+
+
+@pytest.fixture
+def table(store):
+    pd.DataFrame({"body": ["oven and butter", None, "the boat"]}).to_parquet("in.parquet")
+    return "in.parquet"
+
+
+@pytest.mark.parametrize("model", ["models:/nobody/1", "models:/nobody@champion", "runs:/0123/model", "no/folder"])
+def test_an_unknown_model_is_told_before_spark_starts(table, no_spark, model):
+    with pytest.raises(ModelError, match=f"^model={model} "):
+        score(model, table, "out", "body")
+
+
+def test_a_folder_without_a_model_is_told_before_spark_starts(table, store, no_spark):
+    (store / "empty").mkdir()
+    with pytest.raises(ModelError, match="^model=empty: no MLflow model lies there"):
+        score("empty", table, "out", "body")
+
+
+def test_a_mistake_in_the_column_is_told_before_spark_starts(table, no_spark):
+    with pytest.raises(DataError, match="^input_col=text: in.parquet has no such column; it has: body$"):
+        score("models:/nobody/1", table, "out")
+
+
+@pytest.mark.spark
+def test_a_version_scores_and_the_run_says_what_it_was_asked(table, tiny_exported):
+    with mlflow.start_run():
+        register(exported_text.log_model(tiny_exported.folder).model_uri, "m", {})
+    outcome = score("models:/m/1", table, "out", "body", "local[2]")
+    params = mlflow.get_run(outcome.run_id).data.params
+    assert params["score.model"] == "models:/m/1"
+    assert params["score.input_col"] == "body"
+    scored = pd.read_parquet("out")
+    assert [row is None for row in scored.sort_values("body")["prediction"]] == [False, False, True]
