@@ -22,7 +22,8 @@ from mlflow_llmops.batching.scorer import softmax
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods.distill._student import build_student, keep_layers, transformer_blocks
-from mlflow_llmops.methods.distill.logits import Logits, teacher_logits
+from mlflow_llmops.methods._teacher import teacher_answers
+from mlflow_llmops.methods.distill.logits import Logits
 from mlflow_llmops.models.text_model import TextModel
 
 NOWHERE = Path("unused")
@@ -156,7 +157,7 @@ def test_a_distilled_student_beats_the_same_student_without_training(tiny_model,
 
 
 def test_a_student_of_the_teacher_answers_more_like_it_than_one_of_the_labels(tiny_model, tiny_texts):
-    target = softmax(teacher_logits(tiny_model, tiny_texts.test))
+    target = softmax(np.stack(teacher_answers(tiny_model, tiny_texts.test)["teacher"]))
 
     def distance(alpha: float, beta: float) -> float:
         method = Logits(student="layers:1", alpha=alpha, beta=beta, epochs=3, batch_size=16)
@@ -169,4 +170,4 @@ def test_a_student_of_the_teacher_answers_more_like_it_than_one_of_the_labels(ti
 def test_the_teachers_answers_stand_in_the_order_of_the_texts(tiny_model, tiny_texts):
     texts = tiny_texts.dev.pick([*range(20), 0])
     alone = np.concatenate([scorer_of(tiny_model).logits([text]) for text in texts.texts])
-    np.testing.assert_allclose(teacher_logits(tiny_model, texts), alone, atol=1e-4)
+    np.testing.assert_allclose(np.stack(teacher_answers(tiny_model, texts)["teacher"]), alone, atol=1e-4)
