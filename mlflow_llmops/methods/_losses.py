@@ -1,17 +1,20 @@
 """Losses as their terms, so that a run can keep them apart."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, log_softmax, softmax
-from transformers.utils import ModelOutput
 
 from mlflow_llmops.methods._rows import IGNORED, Batch
 
 Terms = dict[str, tuple[float, torch.Tensor]]
 """Each term of a loss by name: its weight, and its mean over the batch's texts (or tokens, for text generation)."""
 
-Loss = Callable[[ModelOutput, Batch], Terms]
+Outputs = Any
+"""What a transformers network gives: its `ModelOutput`s share no type with `logits`."""
+
+Loss = Callable[[Outputs, Batch], Terms]
 """From a network's outputs (`logits`; `hidden_states`, `attentions` where asked for) and the batch."""
 
 
@@ -20,7 +23,7 @@ def total(terms: Terms) -> torch.Tensor:
     return torch.stack([weight * value for weight, value in terms.values()]).sum()
 
 
-def label_loss(outputs: ModelOutput, batch: Batch) -> Terms:
+def label_loss(outputs: Outputs, batch: Batch) -> Terms:
     """Cross entropy with the labels, or with the tokens that follow."""
     return {"label": (1.0, _label_term(outputs.logits, batch["labels"]))}
 
@@ -33,7 +36,7 @@ def soft_target_loss(alpha: float, beta: float, tau: float) -> Loss:
     Source: Hinton, Vinyals and Dean, arXiv:1503.02531. The factor tau^2 keeps the two gradients' sizes alike.
     """
 
-    def loss(outputs: ModelOutput, batch: Batch) -> Terms:
+    def loss(outputs: Outputs, batch: Batch) -> Terms:
         soft = _top_k_term if "teacher_top" in batch else _soft_term
         return {
             "label": (alpha, _label_term(outputs.logits, batch["labels"])),

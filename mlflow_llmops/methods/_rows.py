@@ -70,15 +70,16 @@ def collate(rows: Sequence[Row], model: TextModel) -> Batch:
     return batch
 
 
-def hide_tokens(batch: Batch, model: TextModel, share: float) -> torch.Tensor:
-    """`clean_ids` with a share of the tokens hidden (word dropout; Iyyer et al., 2015), never special ones."""
+def hide_tokens(batch: Batch, model: TextModel, share: float) -> Batch:
+    """The batch with a share of its input tokens hidden (word dropout; Iyyer et al., 2015), never special ones."""
     ids = batch["clean_ids"]
     if not share:
-        return ids
+        return batch
     special = torch.isin(ids, torch.tensor(model.tokenizer.all_special_ids, device=ids.device))
     hide = (torch.rand(ids.shape, device=ids.device) < share) & ~special
-    hidden_by = model.tokenizer.mask_token_id
-    return ids.masked_fill(hide, model.tokenizer.unk_token_id if hidden_by is None else hidden_by)
+    known = (model.tokenizer.mask_token_id, model.tokenizer.unk_token_id, model.pad_id)
+    token = next(token for token in known if token is not None)
+    return {**batch, "input_ids": ids.masked_fill(hide, token)}
 
 
 def _stack(arrays: Sequence[np.ndarray], filling: float) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +53,9 @@ def answers_key(teacher: TextModel, texts: Texts, top_k: int) -> str:
 
 
 def _asked(teacher: TextModel, texts: Texts, top_k: int) -> Answers:
-    reduce: Callable[[np.ndarray], dict[str, np.ndarray]] = (
-        (lambda logits: _top(logits, top_k)) if teacher.task == "text-generation" else (lambda logits: {"teacher": logits})
-    )
+    def reduce(logits: np.ndarray) -> dict[str, np.ndarray]:
+        return _top(logits, top_k) if teacher.task == "text-generation" else {"teacher": logits}
+
     ids = encode(teacher, texts.texts)
     found: dict[str, list[np.ndarray | None]] = {}
     with tqdm(total=len(ids), desc="teacher's answers") as bar:
@@ -96,6 +95,5 @@ def _packed(answers: Answers) -> dict[str, np.ndarray]:
 
 
 def _unpacked(packed: dict[str, np.ndarray]) -> Answers:
-    lengths: Sequence[int] = packed.pop("lengths", np.array([]))
-    ends = np.cumsum(lengths)[:-1]
+    ends = np.cumsum(packed.pop("lengths", np.array([], dtype=np.int64)))[:-1]
     return {name: list(array) if name == "teacher" else np.split(array, ends) for name, array in packed.items()}

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ ALONG = "_trained_along"
 """The network's attribute that holds what is trained with it and thrown away after (a projection)."""
 
 
+Prepare = Callable[[Batch], Batch]
+"""From a batch as it was drawn to the one that is trained on."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train. `None` leaves the learning rate to `learning_rate`'s rule, and never stops
@@ -60,12 +64,14 @@ def train(
     wants: tuple[str, ...] = (),
     along: nn.Module | None = None,
     stage: str = "train",
+    prepare: Prepare | None = None,
 ) -> PreTrainedModel:
     """Train `model`'s network in place on `rows` and return it in eval mode.
 
     `dev` is what `patience` watches. `wants` names outputs that the loss needs beside logits (`hidden_states`,
     `attentions`). `along` is trained with the network. `stage` names this training among those of one method: in a
-    session with a folder its checkpoints lie under that name, and it goes on from the last whole one.
+    session with a folder its checkpoints lie under that name, and it goes on from the last whole one. `prepare` makes
+    the batch that is trained on from the one that was drawn; without it a share of the tokens is hidden.
 
     Raises LLMOpsError where the loss stops being a number.
     """
@@ -73,6 +79,8 @@ def train(
     if schedule.epochs == 0 or not rows:
         return net.eval()
     session = _session.current()
+    settings = {**asdict(schedule), "learning_rate": schedule.learning_rate or learning_rate(model), "texts": len(rows)}
+    session.note({f"{stage}.{name}": value for name, value in settings.items()})
     with ExitStack() as stack:
         stack.enter_context(_prepared(net, schedule.freeze_embeddings, along))
         if session.work is None:
@@ -82,19 +90,21 @@ def train(
         trainer = _LossTrainer(
             model=net,
             args=_arguments(model, len(rows), schedule, folder),
-            train_dataset=_dataset(rows),  # type: ignore[arg-type]
-            eval_dataset=_dataset(dev),  # type: ignore[arg-type]
+            train_dataset=_dataset(rows),
+            eval_dataset=_dataset(dev),
             data_collator=lambda items: collate([item["row"] for item in items], model),
             callbacks=[_StopAtNaN(), _Record(stage), _Save(session)],
         )
         trainer.loss, trainer.wants, trainer.terms = loss, wants, {}
-        trainer.hide = lambda batch: hide_tokens(batch, model, schedule.token_dropout)
+        trainer.prepare = prepare or (lambda batch: hide_tokens(batch, model, schedule.token_dropout))
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_Bar())
         if schedule.patience is not None:
             trainer.add_callback(EarlyStoppingCallback(schedule.patience))
         last = _last_whole_checkpoint(folder)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
+            raise LLMOpsError(_diverged("weights", trainer.state.global_step, settings["learning_rate"]))
         shutil.rmtree(folder, ignore_errors=True)
     return net.eval()
 
@@ -136,6 +146,7 @@ def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path) -
         logging_nan_inf_filter=False,
         optim="adamw_torch_fused",
         report_to="none",
+        disable_tqdm=False,
         seed=schedule.seed,
         data_seed=schedule.seed,
         dataloader_pin_memory=False,
@@ -208,17 +219,18 @@ class _LossTrainer(Trainer):
     loss: Loss
     wants: tuple[str, ...]
     terms: dict[str, list[torch.Tensor]]
-    hide: Callable[[Batch], torch.Tensor]
+    prepare: Prepare
 
     def _get_train_sampler(self, train_dataset=None):
-        lengths = [len(item["input_ids"]) for item in self.train_dataset]
+        given: Any = self.train_dataset
+        lengths = [len(item["input_ids"]) for item in given]
         return _Order(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         asked = {f"output_{name}": True for name in self.wants}
         if model.training:
             # here and not while collating, which runs a batch ahead of the random state that a checkpoint keeps
-            inputs["input_ids"] = self.hide(inputs)
+            inputs = self.prepare(inputs)
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **asked)
         terms = self.loss(outputs, inputs)
         if model.training:
@@ -280,7 +292,8 @@ class _StopAtNaN(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
-            raise LLMOpsError(
-                f"the training loss is {loss} at step {state.global_step} (learning_rate "
-                f"{logs.get('learning_rate', args.learning_rate):.2g}); try a tenth of the learning_rate"
-            )
+            raise LLMOpsError(_diverged(f"loss {loss}", state.global_step, args.learning_rate))
+
+
+def _diverged(what: str, step: int, rate: float) -> str:
+    return f"training diverged: its {what} at step {step} cannot be computed with; try learning_rate={rate / 10:.2g}"

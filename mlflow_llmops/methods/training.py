@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from mlflow_llmops.methods._train import Schedule
 from mlflow_llmops.methods.method import Method
@@ -15,7 +15,7 @@ class Training(Method):
 
     epochs: Annotated[float, "passes over the train split", Ge(0)] = 3.0
     learning_rate: Annotated[float | None, "peak learning rate; auto: by the network's width", Gt(0)] = None
-    batch_size: Annotated[int, "texts in a training step", Ge(1)] = 32
+    batch_size: Annotated[int, "texts in a training step", Ge(1), Le(65536)] = 32
     accumulation: Annotated[int, "batches whose gradients make up one step of the optimizer", Ge(1)] = 1
     token_dropout: Annotated[float, "share of tokens hidden while training", Ge(0), Lt(1)] = 0.0
     patience: Annotated[

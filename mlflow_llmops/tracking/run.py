@@ -28,7 +28,8 @@ def start_run(
 ) -> Iterator[Run]:
     """A run, nested where one is active; inside `mlflow run` the first one is the project's own.
 
-    `resume` goes on in a run that was interrupted; the project's own run then points at it. An error that the user can mend is kept as a tag; the run ends FAILED with any error.
+    `resume` goes on in a run that was interrupted; the project's own run then points at it. An error that the user can
+    mend is kept as a tag; the run ends FAILED with any error.
     """
     inside_project = "MLFLOW_RUN_ID" in os.environ
     nested = mlflow.active_run() is not None
@@ -99,7 +100,9 @@ def _check_interrupted(run_id: str, name: str) -> None:
     except MlflowException as error:
         raise ConfigError(f"resume={run_id}: there is no such run in {mlflow.get_tracking_uri()}") from error
     if run.info.run_name != name:
-        raise ConfigError(f"resume={run_id} is a run of {run.info.run_name}, not of {name}; use the same verb and method")
+        raise ConfigError(
+            f"resume={run_id} is a run of {run.info.run_name}, not of {name}; use the same verb and method"
+        )
     if run.info.status == "FINISHED":
         raise ConfigError(f"resume={run_id}: that run has finished; there is nothing left to do")
 

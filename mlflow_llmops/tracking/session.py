@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
+from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._session import Session, session
+from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.run import log_params
 
 WORK = "LLMOPS_WORK"
 """The variable that moves the folders of running jobs elsewhere, to a disk with more room."""
@@ -24,9 +28,18 @@ def run_session(run_id: str) -> Iterator[Session]:
     """Offer the active run `run_id` to the methods applied inside. Its folder goes when all went well."""
     work = work_folder(run_id)
     seconds = float(os.environ.get(CHECKPOINT_SECONDS, Session.checkpoint_seconds))
-    offered = Session(record=_record, recall=recall, keep=_keep, work=work, checkpoint_seconds=seconds)
-    with session(offered):
-        yield offered
+    with tempfile.TemporaryDirectory(prefix="llmops-fetched-") as fetched:
+
+        def fetch(reference: str) -> Path:
+            found = load_model(reference, task=None).model
+            if found.net is None:
+                raise ConfigError(f"{reference} is a graph of kind {found.kind}, which cannot be trained")
+            found.save(Path(fetched))
+            return Path(fetched)
+
+        offered = Session(_record, log_params, recall, _keep, fetch, work, seconds)
+        with session(offered):
+            yield offered
     shutil.rmtree(work, ignore_errors=True)
 
 

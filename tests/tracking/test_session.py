@@ -60,3 +60,21 @@ def test_the_work_folder_goes_when_all_went_well_and_stays_when_not(store):
         working(run.info.run_id, fails=True)
     assert (work_folder(run.info.run_id) / "checkpoint").exists()
     assert current().work is None, "outside of a run there is none"
+
+
+def test_a_registered_model_can_be_a_student(store, tiny_model, tiny_exported):
+    from mlflow_llmops.errors import ConfigError
+    from mlflow_llmops.flavors.by_kind import log_text_model
+    from mlflow_llmops.measure.scorer import scorer_of
+    from mlflow_llmops.methods.distill._student import build_student
+
+    with pytest.raises(ConfigError, match="models:/m/1 is known to a tracking store only"):
+        build_student(tiny_model, "models:/m/1", 0)
+    with mlflow.start_run() as run:
+        uri, graph = (log_text_model(model).model_uri for model in (tiny_model, tiny_exported))
+        with run_session(run.info.run_id):
+            student = build_student(tiny_model, uri, 0)
+            with pytest.raises(ConfigError, match="cannot be trained"):
+                build_student(tiny_model, graph, 0)
+    texts = ["oven and butter", "the tide came"]
+    assert scorer_of(student).logits(texts) == pytest.approx(scorer_of(tiny_model).logits(texts), abs=1e-5)

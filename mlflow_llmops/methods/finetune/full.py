@@ -13,6 +13,9 @@ from mlflow_llmops.methods._train import train
 from mlflow_llmops.methods.training import Training
 from mlflow_llmops.models.text_model import TextModel
 
+EPOCHS = "passes over the train split; auto: 3, or 6 from random weights"
+DROPOUT = "share of tokens hidden while training; auto: 0, or 0.3 from random weights"
+
 
 @dataclass(frozen=True)
 class Full(Training):
@@ -23,12 +26,8 @@ class Full(Training):
     smaller: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
 
-    epochs: Annotated[  # type: ignore[assignment]
-        float | None, "passes over the train split; auto: 3, or 6 from random weights", Ge(0)
-    ] = None
-    token_dropout: Annotated[  # type: ignore[assignment]
-        float | None, "share of tokens hidden while training; auto: 0, or 0.3 from random weights", Ge(0), Lt(1)
-    ] = None
+    epochs: Annotated[float | None, EPOCHS, Ge(0)] = None  # type: ignore[assignment]
+    token_dropout: Annotated[float | None, DROPOUT, Ge(0), Lt(1)] = None  # type: ignore[assignment]
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         trained = model.with_net(deepcopy(model.network))
