@@ -1,6 +1,7 @@
 """`mlflow-llmops <verb>`: a click group made from the table of steps; the only place that prints and exits."""
 
 import os
+import signal
 import sys
 import warnings
 from typing import Any
@@ -71,6 +72,8 @@ def _run(verb: str, values: dict[str, str]) -> None:
 
     from mlflow_llmops.steps.parameters import run
 
+    # a run that a scheduler ends says FAILED, and leaves no temporary files
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         outcome = run(verb, values)
@@ -78,6 +81,8 @@ def _run(verb: str, values: dict[str, str]) -> None:
         mine = error if isinstance(error, LLMOpsError) else as_storage_error(error)
         if mine is None:
             raise
+        for shown in getattr(mine, "shown", ()):
+            console.print(shown, soft_wrap=not hasattr(shown, "columns"))
         click.echo(f"Error: {mine}", err=True)
         sys.exit(mine.exit_code)
     for shown in outcome.shown:

@@ -34,6 +34,8 @@ class GateFailed(LLMOpsError):
     """A model version is not proven to be good enough for the place it was to take."""
 
     exit_code = 3
+    shown: tuple[object, ...] = ()
+    """What was measured, for the terminal."""
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

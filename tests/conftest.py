@@ -15,6 +15,7 @@ from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.methods.finetune.full import Full
 from mlflow_llmops.methods.table import build
 from mlflow_llmops.models.scratch import small_encoder
+from mlflow_llmops.models.scratch_decoder import small_decoder
 from mlflow_llmops.models.text_model import TextModel
 
 TOPICS = {
@@ -77,6 +78,15 @@ def tiny_model(tiny_texts: Splits) -> TextModel:
 
 
 @pytest.fixture(scope="session")
+def tiny_decoder(tiny_texts: Splits) -> TextModel:
+    """A Llama of two layers, 32 wide, that has learned the words of `tiny_texts`."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    untrained = small_decoder(tiny_texts.train, vocabulary=400, **shape)
+    return Full(epochs=6, batch_size=16, learning_rate=5e-3).apply(untrained, tiny_texts, Path("unused"), seed=0)
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking database after MLflow's migrations, which take seconds: tests start from a copy of it."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
@@ -109,6 +119,14 @@ def tiny_folder(tiny_model: TextModel, tmp_path_factory: pytest.TempPathFactory)
     """The trained tiny model, as plain `from_pretrained` reads it."""
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tiny_model.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder_folder(tiny_decoder: TextModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained tiny causal model, as plain `from_pretrained` reads it."""
+    folder = tmp_path_factory.mktemp("tiny-decoder") / "model"
+    tiny_decoder.save(folder)
     return folder
 
 

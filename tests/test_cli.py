@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -159,3 +160,18 @@ def test_a_store_that_the_project_does_not_see_is_told(files, tiny_folder, monke
     result = CliRunner().invoke(main, ["export", "--model", str(tiny_folder), "--data", "good.csv"])
     assert result.exit_code == 2
     assert "set MLFLOW_TRACKING_URI to an absolute path" in result.output
+
+
+@pytest.mark.slow
+def test_a_job_that_a_scheduler_ends_says_so(files, tiny_folder, tiny_data):
+    command = [sys.executable, "-m", "mlflow_llmops", "export", "--model", str(tiny_folder), "--data", str(tiny_data)]
+    process = subprocess.Popen([*command, "--measure-seconds", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not mlflow.search_runs(search_all_experiments=True, output_format="list"):
+        assert process.poll() is None
+        time.sleep(0.2)
+    time.sleep(2)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED"

@@ -4,6 +4,8 @@ import numpy as np
 
 TOKEN_BUDGET = {"torch": 2048, "onnx": 1024, "openvino": 2048}
 """Padded tokens in a batch, by kind of artifact (`benchmarks/token_budget.py` measures them)."""
+NEW_TOKENS = 32
+"""Tokens written after a prompt at most, where nothing else is asked for: a default in every logged model."""
 
 
 def plan_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:

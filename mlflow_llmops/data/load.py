@@ -137,9 +137,7 @@ def _read(path: Path, option: str) -> pd.DataFrame:
             frame = pd.read_parquet(path)
             header = frame.columns.to_series()
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{option}={path}: not UTF-8 (byte {error.start}); convert it, for example with iconv -t UTF-8"
-        ) from error
+        raise DataError(f"{option}={path}: not UTF-8; convert it, for example with iconv -t UTF-8") from error
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{option}={path}: the file is empty; it needs a header and rows") from error
     except (ValueError, OSError) as error:  # pandas' parsers and pyarrow raise ValueError's kin
@@ -174,7 +172,12 @@ def _texts(frame: pd.DataFrame, text_column: str, label_column: str | None, sour
 
 
 def _label(value: Any) -> str:
-    """A label as text; whole numbers that Parquet or JSON stores as floats lose their point."""
+    """A label as text; whole numbers that Parquet or JSON stores as floats lose their point.
+
+    Raises DataError for what is no single value.
+    """
+    if isinstance(value, bytes | list | dict | tuple | np.ndarray):
+        raise DataError(f"label_column holds a {type(value).__name__} ({value!r:.60}); a label is a text or a number")
     return str(int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value)
 
 

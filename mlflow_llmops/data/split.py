@@ -34,6 +34,10 @@ def keep_apart(train: Texts, dev: Texts, test: Texts, source: str, overlap: str 
         _refuse(dev, in_dev, "the dev split stand in the test split too", source)
     if overlap == "drop":
         train, dev = _without(train, in_train), _without(dev, in_dev)
+    if not len(train) and in_train:
+        raise DataError(
+            f"data={source}: every text of the train split stands in dev or test too; give other test texts"
+        )
     _check_texts({"train": train, "dev": dev, "test": test}, source)
     count = len(in_train) + len(in_dev)
     removed, kept = (count, 0) if overlap == "drop" else (0, count)

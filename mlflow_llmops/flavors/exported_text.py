@@ -5,14 +5,11 @@ Same signature and output columns as the pyfunc of the transformers flavor: one 
 
 import os
 import shutil
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-import pandas as pd
 import yaml
 from mlflow import pyfunc
 from mlflow.models import Model
@@ -23,10 +20,11 @@ from tokenizers import Tokenizer
 
 from mlflow_llmops import __version__
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
-from mlflow_llmops.batching.scorer import TextScorer, softmax
+from mlflow_llmops.batching.scorer import TextScorer
 from mlflow_llmops.engines import open_engine
 from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
-from mlflow_llmops.tracking.signature import LABEL, SCORE, SIGNATURES
+from mlflow_llmops.flavors._labels import LabelPredictor
+from mlflow_llmops.tracking.signature import SIGNATURES
 
 FLAVOR_NAME = "exported_text"
 DATA = "artifact"
@@ -83,37 +81,12 @@ def _load_pyfunc(path: str) -> "ExportedText":
     return ExportedText(Path(path))
 
 
-class ExportedText:
-    """A scorer of text. `predict` is what MLflow, its server and its Spark UDF call."""
+class ExportedText(LabelPredictor):
+    """A scorer of text that imports neither torch nor transformers."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        self.artifact = ExportedArtifact.read(folder)
+        artifact = ExportedArtifact.read(folder)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        engine = open_engine(self.artifact.kind, folder, threads)
-        budget = TOKEN_BUDGET[self.artifact.kind]
-        self._scorer = TextScorer(tokenizer, engine, self.artifact.max_length, self.artifact.pad_id, budget)
-
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """(texts, labels), float32."""
-        return self._scorer.logits(texts)
-
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The most likely label of each text and its probability; a null text gets nulls."""
-        texts = _column(model_input)
-        present = [i for i, text in enumerate(texts) if isinstance(text, str)]
-        labels: list[str | None] = [None] * len(texts)
-        scores = np.full(len(texts), np.nan)
-        if present:
-            probabilities = softmax(self._scorer.logits([texts[i] for i in present]))
-            scores[present] = probabilities.max(axis=1)
-            for i, best in zip(present, probabilities.argmax(axis=1), strict=True):
-                labels[i] = self.artifact.labels[best]
-        return pd.DataFrame({LABEL: pd.Series(labels, dtype=object), SCORE: scores})
-
-
-def _column(model_input: Any) -> list[Any]:
-    if isinstance(model_input, str):
-        return [model_input]
-    if isinstance(model_input, pd.DataFrame):
-        return model_input.iloc[:, 0].tolist()
-    return list(model_input)
+        engine = open_engine(artifact.kind, folder, threads)
+        budget = TOKEN_BUDGET[artifact.kind]
+        super().__init__(TextScorer(tokenizer, engine, artifact.max_length, artifact.pad_id, budget), artifact.labels)

@@ -1,14 +1,25 @@
-"""Torch models in MLflow's own transformers flavor: any MLflow loads them, without this package."""
+"""Torch models in MLflow's own transformers flavor, which any MLflow loads without this package.
+
+As a pyfunc a classifier is scored by this package's engine: MLflow's pipeline takes texts for Python literals where
+the input has no column name ("42" fails, "{'text': 'x'}" is x), fails on nulls, and pads without sorting.
+"""
 
 import logging
-from copy import copy
+from collections.abc import Callable
+from copy import copy, deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow.transformers
+from mlflow.models import Model
 from mlflow.models.model import ModelInfo
 
+from mlflow_llmops import __version__
+from mlflow_llmops.batching.plan import TOKEN_BUDGET
+from mlflow_llmops.batching.scorer import TextScorer
+from mlflow_llmops.flavors._labels import LabelPredictor
+from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.tracking.signature import SIGNATURES
 
@@ -18,27 +29,61 @@ BATCH_SIZE = 32
 
 def log_model(model: TextModel, name: str) -> ModelInfo:
     """Log network (safetensors) and tokenizer with signature, label names and exact requirements."""
-    return mlflow.transformers.log_model(**_described(model), name=name)
+    import mlflow_llmops.flavors.text as flavor
+
+    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model)
 
 
-def save_model(model: TextModel, path: Path) -> None:
-    """The same artifact in a folder, outside of any run."""
-    mlflow.transformers.save_model(**_described(model), path=str(path))
+def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = None, **kwargs: Any) -> None:
+    """The same artifact in a folder, outside of any run; MLflow calls it with the model that is logged."""
+    saved = mlflow_model or Model()
+    mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
+    if model.task == "text-classification":
+        saved.flavors["python_function"]["loader_module"] = __name__
+        saved.save(str(Path(path) / "MLmodel"))
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor:
+    """MLflow calls this with the folder of the artifact."""
+    model = load(str(Path(path) / "model"), tokenizer=str(Path(path) / "components" / "tokenizer"))
+    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, TOKEN_BUDGET[model.kind])
+    return LabelPredictor(scorer, model.labels)
 
 
 def _described(model: TextModel) -> dict[str, Any]:
     # It warns that a model of our own has no card on the hub.
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     return {
-        "transformers_model": {"model": _nameless(model.network), "tokenizer": model.tokenizer},
+        "transformers_model": {"model": _nameless(model.network), "tokenizer": _bounded(model)},
         "task": model.task,
         "signature": SIGNATURES[model.task],
-        # without truncation a text that is too long would fail its whole batch
-        "model_config": {"truncation": True, "max_length": model.max_length, "batch_size": BATCH_SIZE},
+        "model_config": {**_TOO_LONG[model.task](model), "batch_size": BATCH_SIZE},
         # given, because MLflow would otherwise import torchvision to infer them
-        "pip_requirements": [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
+        "pip_requirements": [
+            *(f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS),
+            f"mlflow-llmops=={__version__}",
+        ],
         "metadata": {"llmops_kind": model.kind},
     }
+
+
+_TOO_LONG: dict[str, Callable[[TextModel], dict[str, Any]]] = {
+    # without truncation a text that is too long would fail its whole batch
+    "text-classification": lambda model: {"truncation": True, "max_length": model.max_length},
+    # a prompt keeps its end, and room for what is to be written; the answer is the completion alone
+    "text-generation": lambda model: {"handle_long_generation": "hole", "return_full_text": False},
+}
+
+
+def _bounded(model: TextModel) -> Any:
+    """The tokenizer, for generation as a copy that says how much the network takes and fills up on the left: the
+    pipeline would set that on the one in memory."""
+    if model.task != "text-generation":
+        return model.tokenizer
+    tokenizer = deepcopy(model.tokenizer)
+    tokenizer.model_max_length = model.max_length
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only what it was made with is saved
+    return tokenizer
 
 
 def _nameless(network: Any) -> Any:
@@ -50,4 +95,6 @@ def _nameless(network: Any) -> Any:
     nameless = copy(network)
     nameless.config = copy(network.config)
     nameless.config.name_or_path = nameless.name_or_path = ""
+    if getattr(network, "generation_config", None) is not None:  # the pipeline fills it in
+        nameless.generation_config = copy(network.generation_config)
     return nameless

@@ -48,7 +48,7 @@ def judge(evidence: Evidence, limits: Limits, data_fingerprint: str, hardware: s
     reasons = [Reason("measured on the same data", evidence.data_fingerprint or "unknown", same)]
     metrics = evidence.metrics
     if limits.max_quality_drop is not None or limits.min_speedup is not None:
-        reasons.append(Reason("compared with what it replaces", evidence.baseline, evidence.baseline_counts))
+        reasons.append(Reason("compared with another version", evidence.baseline, evidence.baseline_counts))
     if limits.max_quality_drop is not None:
         floor = -limits.max_quality_drop
         reasons.append(

@@ -73,3 +73,18 @@ def quantile_interval(values: np.ndarray, quantile: float = 0.5) -> Estimate:
     low = float(interval.low) if np.isfinite(interval.low) else -math.inf
     high = float(interval.high) if np.isfinite(interval.high) else math.inf
     return Estimate(float(np.quantile(values, quantile)), low, high)
+
+
+def pooled_interval(sums: np.ndarray, counts: np.ndarray, unseen: tuple[float, ...] = (), seed: int = 0) -> Estimate:
+    """The mean over all tokens of all texts, from each text's sum and number of tokens, (texts,) both; bootstrap over
+    texts, since the tokens of one text go together.
+
+    `unseen` are the means of further texts, of the usual length, that widen the interval and leave the value: where all
+    texts are alike, only many of them say that the next one is too.
+    """
+    length = counts.mean()
+    more = np.array([*sums, *(mean * length for mean in unseen)])
+    tokens = np.array([*counts, *([length] * len(unseen))])
+    interval = statistic_interval(lambda drawn: float(more[drawn].sum() / tokens[drawn].sum()), len(more), seed)
+    value = float(sums.sum() / counts.sum())
+    return Estimate(value, min(value, interval.low), max(value, interval.high))

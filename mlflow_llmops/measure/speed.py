@@ -49,10 +49,11 @@ def measure_speed(
     texts: Sequence[str],
     tokens: Callable[[Sequence[str]], int],
     seconds: float = 10.0,
+    singles: int = SINGLES,
 ) -> dict[str, Times]:
     """Time every model on the same texts for about `seconds` in all, after a warm-up.
 
-    In each round every model scores the sample once as a whole and `SINGLES` texts one by one; the order of the
+    In each round every model scores the sample once as a whole and `singles` texts one by one; the order of the
     models turns by one from round to round. `tokens` counts the sample's tokens.
     """
     labels = list(models)
@@ -68,7 +69,7 @@ def measure_speed(
     with tqdm(total=round(seconds), desc="measuring speed", unit="s", bar_format="{l_bar}{bar}| {elapsed}") as bar:
         while rounds < FEWEST_ROUNDS or time.perf_counter() < end:
             turn = rounds % len(labels)
-            picked = [sample[(rounds * SINGLES + i) % len(sample)] for i in range(SINGLES)]
+            picked = [sample[(rounds * singles + i) % len(sample)] for i in range(singles)]
             for label in labels[turn:] + labels[:turn]:
                 batch[label].append(_seconds(models[label], sample))
             for text in picked:
@@ -84,6 +85,11 @@ def measure_speed(
 def speedup(baseline: Times, candidate: Times) -> Estimate:
     """How many times as fast the candidate is: the median of the rounds' paired ratios. Above 1 is faster."""
     return quantile_interval(baseline.batch / candidate.batch)
+
+
+def latency_speedup(baseline: Times, candidate: Times) -> Estimate:
+    """The same for texts scored one by one."""
+    return quantile_interval(baseline.single / candidate.single)
 
 
 def _sample(models: Mapping[str, Score], texts: Sequence[str]) -> list[str]:

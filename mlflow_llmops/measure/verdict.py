@@ -12,18 +12,33 @@ def verdict(measured: Measurements, compresses: bool = True) -> str:
     speed, size, change = measured[names.SPEEDUP], measured[names.SIZE_RATIO], measured[names.QUALITY_CHANGE]
     if not isinstance(speed, Estimate) or not isinstance(change, Estimate) or isinstance(size, Estimate):
         raise TypeError("speed-up and quality change are estimates, the size ratio is counted")
-    faster, slower, smaller = speed.low > 1, speed.high < 1, size < 0.995
-    gains = [f"{speed.value:.2f} times as fast"] if faster else []
+    speeds, smaller, unit = {"": speed}, size < 0.995, ""
+    writing = measured.get(names.GENERATION_SPEEDUP)
+    if isinstance(writing, Estimate):
+        speeds, unit = {" at scoring": speed, " at writing": writing}, " nats per token"
+    gains = [f"{each.value:.2f} times as fast{at}" for at, each in speeds.items() if each.low > 1]
+    gains += _of_the_runtime(measured) if gains else []
     gains += [f"{size:.2f} of the size"] if smaller else []
-    parts = [" and ".join(gains)] if gains else []
+    parts = [" and ".join(gains).replace(" and (", " (")] if gains else []
     if not gains and (compresses or change.low <= 0):
         parts.append("did not help: neither faster nor smaller" + ("" if compresses else " nor better"))
-    if slower:
-        parts.append(f"slower: {speed.value:.2f} times the speed")
+    single = measured.get(names.LATENCY_SPEEDUP)
+    if isinstance(single, Estimate):
+        speeds[" for one text alone"] = single
+    parts += [f"slower: {each.value:.2f} times the speed{at}" for at, each in speeds.items() if each.high < 1]
     if change.high < 0:
-        parts.append(f"quality fell by {-change.value:.4f} [{-change.high:.4f}, {-change.low:.4f}]")
+        parts.append(f"quality fell by {-change.value:.4f} [{-change.high:.4f}, {-change.low:.4f}]{unit}")
     elif change.low > 0:
-        parts.append(f"quality rose by {change.value:.4f} [{change.low:.4f}, {change.high:.4f}]")
+        parts.append(f"quality rose by {change.value:.4f} [{change.low:.4f}, {change.high:.4f}]{unit}")
     else:
         parts.append("no difference in quality was found")
     return "; ".join(parts)
+
+
+def _of_the_runtime(measured: Measurements) -> list[str]:
+    """What a change of runtime alone gave is no gain of the method's."""
+    runtime, own = measured.get(names.RUNTIME_SPEEDUP), measured.get(names.SAME_RUNTIME_SPEEDUP)
+    if not isinstance(runtime, Estimate) or not isinstance(own, Estimate):
+        return []
+    said = f"(the runtime alone: {runtime.value:.2f} times; the method in it: {own.value:.2f} times"
+    return [said + (")" if own.low > 1 else ", which is no proven gain)")]

@@ -1,96 +1,111 @@
 """Train a network with transformers' `Trainer`: what every method that trains shares."""
 
 import math
+import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from torch import nn
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from mlflow_llmops.batching.scorer import TextScorer
-from mlflow_llmops.data.texts import Texts
+from mlflow_llmops import names
 from mlflow_llmops.errors import LLMOpsError
+from mlflow_llmops.hardware import hardware_tags
+from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._losses import Loss, label_loss, total
+from mlflow_llmops.methods._rows import Batch, Row, collate, hide_tokens
 from mlflow_llmops.models.text_model import TextModel
 
-Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
-"""From logits and the batch to a scalar, the mean over the batch's texts (or tokens, for text generation)."""
+ALONG = "_trained_along"
+"""The network's attribute that holds what is trained with it and thrown away after (a projection)."""
 
-IGNORED = -100
-"""The label of a token that no loss counts."""
+
+Prepare = Callable[[Batch], Batch]
+"""From a batch as it was drawn to the one that is trained on."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train. `None` leaves the learning rate to `learning_rate`'s rule."""
+    """How long and how fast to train. `None` leaves the learning rate to `learning_rate`'s rule, and never stops
+    early."""
 
     epochs: float
     learning_rate: float | None
     batch_size: int
     token_dropout: float
     seed: int
+    accumulation: int = 1
+    patience: int | None = None
+    freeze_embeddings: bool = False
+    precision: str = "auto"
 
 
 def train(
     model: TextModel,
-    texts: Texts,
+    rows: Sequence[Row],
     schedule: Schedule,
-    loss: Loss | None = None,
-    extra: dict[str, np.ndarray] | None = None,
-    log: list[dict[str, float]] | None = None,
+    loss: Loss = label_loss,
+    dev: Sequence[Row] = (),
+    wants: tuple[str, ...] = (),
+    along: nn.Module | None = None,
+    stage: str = "train",
+    prepare: Prepare | None = None,
 ) -> PreTrainedModel:
-    """Train `model`'s network in place on `texts` and return it in eval mode.
+    """Train `model`'s network in place on `rows` and return it in eval mode.
 
-    `loss` defaults to cross entropy with the labels. `extra` adds arrays with one row a text to each batch under
-    their names. `log` receives the Trainer's records (step, loss, learning rate).
+    `dev` is what `patience` watches. `wants` names outputs that the loss needs beside logits (`hidden_states`,
+    `attentions`). `along` is trained with the network. `stage` names this training among those of one method: in a
+    session with a folder its checkpoints lie under that name, and it goes on from the last whole one. `prepare` makes
+    the batch that is trained on from the one that was drawn; without it a share of the tokens is hidden.
 
     Raises LLMOpsError where the loss stops being a number.
     """
     net = model.network
-    if schedule.epochs == 0 or not len(texts):
+    if schedule.epochs == 0 or not rows:
         return net.eval()
-    rows = _rows(model, texts, extra or {})
-    random = torch.Generator().manual_seed(schedule.seed)
-
-    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return _collate(batch, model, schedule.token_dropout, random)
-
-    with tempfile.TemporaryDirectory(prefix="llmops-train-") as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            num_train_epochs=schedule.epochs,
-            learning_rate=schedule.learning_rate or learning_rate(model),
-            per_device_train_batch_size=schedule.batch_size,
-            warmup_steps=0.1,  # a share of all steps
-            lr_scheduler_type="linear",
-            weight_decay=0.01,
-            max_grad_norm=1.0,
-            train_sampling_strategy="group_by_length",
-            remove_unused_columns=False,
-            save_strategy="no",
-            logging_steps=max(1, math.ceil(len(rows) / schedule.batch_size / 4)),
-            optim="adamw_torch_fused",
-            report_to="none",
-            seed=schedule.seed,
-            data_seed=schedule.seed,
-            dataloader_pin_memory=False,
-        )
+    session = _session.current()
+    settings = {**asdict(schedule), "learning_rate": schedule.learning_rate or learning_rate(model), "texts": len(rows)}
+    session.note({f"{stage}.{name}": value for name, value in settings.items()})
+    with ExitStack() as stack:
+        stack.enter_context(_prepared(net, schedule.freeze_embeddings, along))
+        if session.work is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmops-train-")))
+        else:
+            folder = session.work / stage
         trainer = _LossTrainer(
             model=net,
-            args=arguments,
-            train_dataset=rows,
-            data_collator=collate,
-            callbacks=[_StopAtNaN()],
+            args=_arguments(model, len(rows), schedule, folder),
+            train_dataset=_dataset(rows),
+            eval_dataset=_dataset(dev),
+            data_collator=lambda items: collate([item["row"] for item in items], model),
+            callbacks=[_StopAtNaN(), _Record(stage), _Save(session)],
         )
+        trainer.loss, trainer.wants, trainer.terms = loss, wants, {}
+        trainer.prepare = prepare or (lambda batch: hide_tokens(batch, model, schedule.token_dropout))
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_Bar())
-        trainer.loss = loss or label_loss(model.task)
-        trainer.train()
-    if log is not None:
-        log.extend(entry for entry in trainer.state.log_history if "loss" in entry)
+        if schedule.patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(schedule.patience))
+        last = _last_whole_checkpoint(folder)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
+            raise LLMOpsError(_diverged("weights", trainer.state.global_step, settings["learning_rate"]))
+        shutil.rmtree(folder, ignore_errors=True)
     return net.eval()
 
 
@@ -103,67 +118,133 @@ def learning_rate(model: TextModel) -> float:
     return min(5e-5 * (768 / width) ** 2, 2e-3) * (1.5 if model.fresh else 1)
 
 
-def label_loss(task: str) -> Loss:
-    """Cross entropy with the labels, or with the next token."""
+def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path) -> TrainingArguments:
+    watched = schedule.patience is not None
+    steps = count / schedule.batch_size / schedule.accumulation
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=schedule.epochs,
+        learning_rate=schedule.learning_rate or learning_rate(model),
+        per_device_train_batch_size=schedule.batch_size,
+        per_device_eval_batch_size=4 * schedule.batch_size,
+        gradient_accumulation_steps=schedule.accumulation,
+        bf16=schedule.precision == "bf16" or (schedule.precision == "auto" and _has_bf16()),
+        warmup_steps=0.1,  # a share of all steps
+        lr_scheduler_type="linear",
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        remove_unused_columns=False,
+        label_names=["input_ids"],  # so that evaluation asks for the loss, which is ours
+        prediction_loss_only=True,
+        eval_strategy="epoch" if watched else "no",
+        save_strategy="epoch" if watched else "no",  # and by time, see _Save
+        save_total_limit=2,
+        load_best_model_at_end=watched,
+        metric_for_best_model="eval_loss" if watched else None,
+        greater_is_better=False if watched else None,
+        logging_steps=max(1, math.ceil(steps / 8)),
+        logging_nan_inf_filter=False,
+        optim="adamw_torch_fused",
+        report_to="none",
+        disable_tqdm=False,
+        seed=schedule.seed,
+        data_seed=schedule.seed,
+        dataloader_pin_memory=False,
+    )
 
-    def loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return cross_entropy(logits, batch["labels"])
 
-    def next_token_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        flat = logits[:, :-1].flatten(0, 1)
-        return cross_entropy(flat, batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
-
-    return loss if task == "text-classification" else next_token_loss
+def _dataset(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """`input_ids` stand where the Trainer looks for lengths."""
+    return [{"input_ids": row.input_ids, "row": row} for row in rows]
 
 
-def _rows(model: TextModel, texts: Texts, extra: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    ids = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, 1).encode(texts.texts)
-    number_of = {label: i for i, label in enumerate(model.labels)}
-    rows: list[dict[str, Any]] = []
-    for i, item in enumerate(ids):
-        row: dict[str, Any] = {"input_ids": item, "extra": {name: array[i] for name, array in extra.items()}}
-        if texts.labels:
-            row["label"] = number_of[texts.labels[i]]
-        rows.append(row)
-    return rows
+def _has_bf16() -> bool:
+    """Where the hardware computes in bf16; elsewhere it is emulated, and slower than fp32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in hardware_tags().get(names.HARDWARE_PREFIX + "instruction_sets", "")
 
 
-def _collate(
-    batch: list[dict[str, Any]], model: TextModel, token_dropout: float, random: torch.Generator
-) -> dict[str, torch.Tensor]:
-    width = max(len(row["input_ids"]) for row in batch)
-    input_ids = torch.full((len(batch), width), model.pad_id, dtype=torch.long)
-    mask = torch.zeros_like(input_ids)
-    for i, row in enumerate(batch):
-        input_ids[i, : len(row["input_ids"])] = torch.from_numpy(row["input_ids"])
-        mask[i, : len(row["input_ids"])] = 1
-    if model.task == "text-classification":
-        labels = torch.tensor([row["label"] for row in batch]) if "label" in batch[0] else None
-    else:
-        labels = input_ids.masked_fill(mask == 0, IGNORED)
-    if token_dropout:
-        # Word dropout (Iyyer et al., 2015): the network must not lean on any single token.
-        special = torch.isin(input_ids, torch.tensor(model.tokenizer.all_special_ids))
-        hide = (torch.rand(input_ids.shape, generator=random) < token_dropout) & ~special
-        hidden_by = model.tokenizer.mask_token_id
-        input_ids = input_ids.masked_fill(hide, model.tokenizer.unk_token_id if hidden_by is None else hidden_by)
-    collated = {"input_ids": input_ids, "attention_mask": mask}
-    if labels is not None:
-        collated["labels"] = labels
-    for name in batch[0]["extra"]:
-        collated[name] = torch.from_numpy(np.stack([row["extra"][name] for row in batch]))
-    return collated
+@contextmanager
+def _prepared(net: PreTrainedModel, freeze_embeddings: bool, along: nn.Module | None) -> Iterator[None]:
+    """With frozen embeddings and something trained along, as asked for, while training lasts."""
+    tables = [module.weight for module in net.modules() if isinstance(module, nn.Embedding)]
+    frozen = [weight for weight in tables if freeze_embeddings and weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(False)
+    if along is not None:
+        net.add_module(ALONG, along)
+    try:
+        yield
+    finally:
+        if along is not None:
+            delattr(net, ALONG)
+        for weight in frozen:
+            weight.requires_grad_(True)
+
+
+def _last_whole_checkpoint(folder: Path) -> Path | None:
+    """A kill may leave one half written; its state is written last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in found if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+class _Order(LengthGroupedSampler):
+    """An order of its own for every epoch, that depends on the seed and the epoch alone: a training that goes on in
+    the midst of an epoch skips the texts that it saw, and no others."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
 
 
 class _LossTrainer(Trainer):
-    """A Trainer with a loss of ours over the network's logits."""
+    """A Trainer with a loss of ours over the network's outputs."""
 
     loss: Loss
+    wants: tuple[str, ...]
+    terms: dict[str, list[torch.Tensor]]
+    prepare: Prepare
+
+    def _get_train_sampler(self, train_dataset=None):
+        given: Any = self.train_dataset
+        lengths = [len(item["input_ids"]) for item in given]
+        return _Order(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-        loss = self.loss(outputs.logits, inputs)
+        asked = {f"output_{name}": True for name in self.wants}
+        if model.training:
+            # here and not while collating, which runs a batch ahead of the random state that a checkpoint keeps
+            inputs = self.prepare(inputs)
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **asked)
+        terms = self.loss(outputs, inputs)
+        if model.training:
+            for name, (_, value) in terms.items():
+                self.terms.setdefault(name, []).append(value.detach())
+        loss = total(terms)
         return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs:  # each term's mean since the last record, beside their weighted sum
+            means = {f"{name}_loss": torch.stack(values).mean().item() for name, values in self.terms.items()}
+            logs |= means if len(means) > 1 else {}
+            self.terms.clear()
+        super().log(logs, start_time)
 
 
 class _Bar(ProgressCallback):
@@ -173,13 +254,46 @@ class _Bar(ProgressCallback):
         pass
 
 
+class _Record(TrainerCallback):
+    """Hand every record on to the run."""
+
+    kept = {"learning_rate": "learning_rate", "eval_loss": "dev_loss", "grad_norm": "grad_norm", "loss": "loss"}
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        found = {self.kept.get(name, name): value for name, value in (logs or {}).items()}
+        wanted = {name: float(found[name]) for name in found if name.endswith("loss") or name in self.kept}
+        wanted.pop("train_loss", None)
+        if wanted:
+            _session.current().record({f"{self.stage}/{name}": v for name, v in wanted.items()}, state.global_step)
+
+
+class _Save(TrainerCallback):
+    """A checkpoint whenever so much time has passed that its loss would be felt."""
+
+    def __init__(self, session: _session.Session) -> None:
+        self.seconds = session.checkpoint_seconds if session.work is not None else math.inf
+        self.last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() - self.last >= self.seconds:
+            control.should_save = True
+        return control
+
+    def on_save(self, args, state, control, **kwargs):
+        self.last = time.monotonic()
+
+
 class _StopAtNaN(TrainerCallback):
     """A loss that is no number never becomes one again: stop at once and say where."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
-            raise LLMOpsError(
-                f"the training loss is {loss} at step {state.global_step} (learning_rate "
-                f"{logs.get('learning_rate', args.learning_rate):.2g}); try a tenth of the learning_rate"
-            )
+            raise LLMOpsError(_diverged(f"loss {loss}", state.global_step, args.learning_rate))
+
+
+def _diverged(what: str, step: int, rate: float) -> str:
+    return f"training diverged: its {what} at step {step} cannot be computed with; try learning_rate={rate / 10:.2g}"

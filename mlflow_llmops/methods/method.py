@@ -47,8 +47,10 @@ class Method:
 
     @classmethod
     def options(cls) -> tuple[Option, ...]:
-        """The fields, in the order they are written."""
-        return tuple(Option(field.name, described(_hints(cls)[field.name]), field.default) for field in fields(cls))
+        """The fields, in the order they are written, its own before those that it shares with others."""
+        written = [name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})]
+        ordered = sorted(fields(cls), key=lambda field: written.index(field.name))
+        return tuple(Option(field.name, described(_hints(cls)[field.name]), field.default) for field in ordered)
 
     def check(self, model: TextModel, data: Splits) -> None:
         """Raises ModelError where this method cannot work on `model` with `data`."""

@@ -18,6 +18,9 @@ ENTRY_POINT_GROUP = "mlflow_llmops.methods"
 METHODS = {
     "finetune.full": "mlflow_llmops.methods.finetune.full:Full",
     "distill.logits": "mlflow_llmops.methods.distill.logits:Logits",
+    "distill.sequence": "mlflow_llmops.methods.distill.sequence:Sequence",
+    "distill.hidden": "mlflow_llmops.methods.distill.hidden:Hidden",
+    "distill.attention": "mlflow_llmops.methods.distill.attention:Attention",
     "prune.neurons": "mlflow_llmops.methods.prune.neurons:Neurons",
     "quantize.int8_static": "mlflow_llmops.methods.quantize.int8_static:Int8Static",
     "quantize.int8_dynamic": "mlflow_llmops.methods.quantize.int8_dynamic:Int8Dynamic",

@@ -12,11 +12,15 @@ from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.engines.artifact import DESCRIPTION, TOKENIZER, ExportedArtifact
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.models.scratch import SCRATCH, small_encoder
+from mlflow_llmops.models.scratch_decoder import SCRATCH_DECODER, small_decoder
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.models.text_model import TextModel
 
 LONGEST = 512
 """Tokens a text is cut to where the tokenizer sets no limit of its own."""
+
+BUILTIN = {SCRATCH: "text-classification", SCRATCH_DECODER: "text-generation"}
+"""Models that are made here, and their tasks."""
 
 UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError),
@@ -36,7 +40,7 @@ def load(
 ) -> TextModel:
     """Load `model` for `task`; a classifier gets a fresh head, unless all `labels` are its own.
 
-    `labels=()` takes the model's own. `texts` are what `builtin:encoder` learns its vocabulary from. Without either
+    `labels=()` takes the model's own. `texts` are what the builtin models learn their vocabulary from. Without either
     the model is not about to be trained, so all its weights have to be there. Errors call the
     model `named`, where the folder is only the local copy of a reference. `tokenizer` is its folder where that is
     another one.
@@ -44,12 +48,12 @@ def load(
     Raises ModelError for a model that is not there, cannot be read or does not fit the task.
     """
     named = named or model
-    if model == SCRATCH:
-        if texts is None or task != "text-classification":
-            raise ConfigError(f"model={SCRATCH} is a classifier that finetune trains; give a trained model here")
-        return small_encoder(texts, labels)
+    if model in BUILTIN:
+        return _builtin(model, task, labels, texts)
     if (Path(model) / DESCRIPTION).is_file():
         return _load_exported(Path(model), task, labels, named)
+    if not model or Path(model).is_file():
+        raise ModelError(f"model={named!r} is no folder; give a folder, a Hugging Face id or a reference of MLflow")
     if Path(model).exists() and not (Path(model) / "config.json").is_file():
         raise ModelError(f"model={named}: the folder holds no config.json, so it is no saved transformers model")
     task_named(task)
@@ -66,6 +70,14 @@ def load(
     pieces = _tokenizer(model, tokenizer, named, options)
     trained_next = bool(labels) or texts is not None
     return _load_torch(model, task, labels, named, config, pieces, options, trained_next)
+
+
+def _builtin(model: str, task: str, labels: tuple[str, ...], texts: Texts | None) -> TextModel:
+    if task != BUILTIN[model]:
+        raise ConfigError(f"model={model} is for task={BUILTIN[model]}, not for task={task}; give a model of that task")
+    if texts is None:
+        raise ConfigError(f"model={model} is not trained: finetune trains it; give a trained model here")
+    return small_encoder(texts, labels) if model == SCRATCH else small_decoder(texts)
 
 
 def _tokenizer(model, tokenizer, named, options):

@@ -1,5 +1,6 @@
 """`builtin:encoder`: a small BERT with random weights and a vocabulary of its own, so that no download is needed."""
 
+from collections import Counter
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -10,6 +11,8 @@ from mlflow_llmops.models.text_model import TextModel
 
 SCRATCH = "builtin:encoder"
 VOCABULARY = 8000
+LETTERS = 300
+"""The most frequent ones; a word with another letter is unknown."""
 MAX_LENGTH = 64
 SHAPE: dict[str, Any] = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 512}
 TRAINING: dict[str, Any] = {
@@ -46,13 +49,19 @@ def _word_pieces(texts: Texts, vocabulary: int) -> PreTrainedTokenizerFast:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    tokenizer = Tokenizer(models.WordPiece(unk_token=special["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(special.values()), show_progress=False
+    normalizer = normalizers.BertNormalizer()
+    counts = Counter(
+        letter for text in texts.texts for letter in normalizer.normalize_str(text) if not letter.isspace()
     )
-    tokenizer.train_from_iterator(texts.texts, trainer)
+    letters = sorted(letter for letter, _ in counts.most_common(LETTERS))
+    # ties between pieces fall by their numbers, which are those of a hash map unless every letter has its own before
+    first = [*special.values(), *letters, *(f"##{letter}" for letter in letters)]
+    learner = Tokenizer(models.WordPiece(unk_token=special["unk_token"]))
+    learner.normalizer, learner.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=first, show_progress=False)
+    learner.train_from_iterator(texts.texts, trainer)
+    tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token=special["unk_token"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = learner.normalizer, learner.pre_tokenizer
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",

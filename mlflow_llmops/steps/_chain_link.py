@@ -1,4 +1,4 @@
-"""One method applied, measured against its baseline, proven by reloading, registered: the core of every verb."""
+"""One method applied, measured against its baseline, and proven by reloading: the core of every verb."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,9 @@ import mlflow
 import torch
 
 from mlflow_llmops import names
-from mlflow_llmops.batching.scorer import softmax
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
 from mlflow_llmops.measure.measurement import Measurements, flat
-from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
@@ -23,11 +21,12 @@ from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._side_by_side import Contender, side_by_side
+from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
-from mlflow_llmops.tracking.reload import answers_of_fresh_process, check_same
 from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, log_params
+from mlflow_llmops.tracking.session import run_session
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Link:
     measured: Measurements
     verdict: str
     rows: tuple[Row, ...]
+    tags: Mapping[str, str]
+    """What a version of it says about itself."""
     version: str | None = None
 
 
@@ -49,22 +50,23 @@ def apply_method(
     source: LoadedModel,
     data: Splits,
     run_id: str,
-    register_as: str | None = None,
     chain: str = "",
     seed: int = 0,
     measure_seconds: float = 10.0,
 ) -> Link:
-    """Apply the method `name` to `source` inside the active run, and log, measure, prove and register the result.
+    """Apply the method `name` to `source` inside the active run, and log, measure and prove the result.
 
-    Raises ArtifactMismatch, before anything is registered, where the logged model does not answer as the one in memory.
+    Raises ArtifactMismatch where the logged model does not answer as the one in memory.
     """
     method = table.build(name, options)
-    log_params({f"{name}.{option.name}": getattr(method, option.name) for option in method.options()})
+    chosen = {f"{name}.{option.name}": getattr(method, option.name) for option in method.options()}
+    log_params({**chosen, f"{name}.seed": seed})
     log_data(data)
     method.check(source.model, data)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
-        made = method.apply(source.model, data, _empty(folder, "candidate"), seed)
+        with run_session(run_id):
+            made = method.apply(source.model, data, _empty(folder, "candidate"), seed)
         info = log_text_model(made)
         logged = _proven(made, info.model_uri, data)
         baseline = _with_answers(source, data, _empty(folder, "baseline"))
@@ -83,16 +85,20 @@ def apply_method(
     )
     mlflow.log_text(markdown(rows, f"{name}: {said}"), names.REPORT)
     mlflow.log_dict({row.label: flat(row.measured) for row in rows}, names.MEASUREMENTS)
-    version = None
-    if register_as:
-        tags = {
-            names.METHOD: name,
-            names.CHAIN: chain or name,
-            names.VERDICT: said,
-            **_lineage(source),
-        }
-        version = register(info.model_uri, register_as, {**tags, names.DATA_FINGERPRINT: data.fingerprint})
-    return Link(name, run_id, logged, measured, said, rows, version)
+    tags = {
+        names.METHOD: name,
+        names.TASK: made.task,
+        names.CHAIN: chain or name,
+        names.VERDICT: said,
+        names.DATA_FINGERPRINT: data.fingerprint,
+        **_lineage(source),
+    }
+    return Link(name, run_id, logged, measured, said, rows, tags)
+
+
+def registered(link: Link, name: str) -> Link:
+    """Its model as a new version of `name`."""
+    return replace(link, version=register(link.result.reference, name, link.tags))
 
 
 def _lineage(source: LoadedModel) -> dict[str, str]:
@@ -103,9 +109,12 @@ def _lineage(source: LoadedModel) -> dict[str, str]:
 
 def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:
     """The logged model with what it answers in a fresh process, which must be what the one in memory does."""
-    reloaded = answers_of_fresh_process(download(reference), data.test.texts)
-    check_same(made.labels, softmax(scorer_of(made).logits(data.test.texts)), reloaded)
-    return replace(load_model(reference, made.task), answers=reloaded)
+    task = MEASURES[made.task]
+    answers = task.ask(download(reference), data)
+    task.prove(made, answers, data)
+    logged = load_model(reference, made.task)
+    task.prove_loaded(made, logged.model, data)
+    return replace(logged, answers=answers)
 
 
 def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:
@@ -116,7 +125,7 @@ def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedMode
     if artifact is None:
         artifact = folder / "saved"
         save_text_model(source.model, artifact)
-    return replace(source, folder=artifact, answers=answers_of_fresh_process(artifact, data.test.texts))
+    return replace(source, folder=artifact, answers=MEASURES[source.model.task].ask(artifact, data))
 
 
 @contextmanager

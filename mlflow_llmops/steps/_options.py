@@ -10,16 +10,24 @@ from rich.console import RenderableType
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.methods.method import AUTO
 
-Model = Annotated[str, "Hugging Face id, folder, models:/name/3, models:/name@alias, runs:/id/model or builtin:encoder"]
+Model = Annotated[
+    str,
+    "Hugging Face id, folder, models:/name/3, models:/name@alias, runs:/id/model, builtin:encoder, or builtin:decoder "
+    "for text-generation",
+]
 Data = Annotated[str, "CSV, JSONL or Parquet file, folder with train, dev, test, Hugging Face id, builtin:docstrings"]
 EvalData = Annotated[str | None, "file of the test split, where it is one of its own"]
 TextColumn = Annotated[str, "the column that holds the texts"]
-LabelColumn = Annotated[str, "the column that holds the labels"]
+LabelColumn = Annotated[str, "the column that holds the labels; text-generation looks at none"]
 Overlap = Annotated[Literal["drop", "error", "allow"], "what to do with texts that stand in more than one split"]
 RegisterAs = Annotated[str | None, "registered model that gets the result as a new version; auto: none"]
 Seed = Annotated[int, "seed of everything random", Ge(0), Lt(2**32)]
 MeasureSeconds = Annotated[float, "time for measuring speed, for all models of a run together", Gt(0)]
-MaxQualityDrop = Annotated[float, "largest loss of accuracy that the gate accepts, at the interval's low end", Ge(0)]
+MaxQualityDrop = Annotated[
+    float,
+    "largest loss that the gate accepts, at the interval's low end: of accuracy, or nats per token for text-generation",
+    Ge(0),
+]
 MinSpeedup = Annotated[float, "smallest speed-up that the gate accepts, at the interval's low end", Ge(0)]
 TrustRemoteCode = Annotated[bool, "run Python code that comes with the model: only for sources you trust"]
 

@@ -16,9 +16,8 @@ from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.hardware import hardware_tags
-from mlflow_llmops.measure import quality
 from mlflow_llmops.measure.measurement import Estimate
-from mlflow_llmops.measure.rival import tfidf_answers
+from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import get_version
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
@@ -33,9 +32,9 @@ from mlflow_llmops.steps._options import (
     said_of_overlap,
 )
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
+from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import load_model
-from mlflow_llmops.tracking.reload import answers_of_fresh_process
 from mlflow_llmops.tracking.report import Row, markdown, pareto_html, pareto_png, table, write_html
 from mlflow_llmops.tracking.run import log_measurements, start_run
 
@@ -58,10 +57,12 @@ def compare(
         if len(numbers) < 2:
             raise ConfigError(f"versions={versions!r}: give at least two numbers, the baseline first")
         registered = [get_version(name, number) for number in numbers]
-        splits = load_data(data, text_column, label_column, eval_data, overlap)
         contenders = [
-            Contender(_label(v), load_model(f"models:/{name}/{v.version}"), str(v.version)) for v in registered
+            Contender(_label(v), load_model(f"models:/{name}/{v.version}", task=None), str(v.version))
+            for v in registered
         ]
+        labelled = task_named(_task(contenders)).labelled
+        splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
         rows, notes = measure_contenders(contenders, splits, measure_seconds)
         publish(rows, notes, splits, run.info.run_id, name)
     return Outcome(run.info.run_id, (table(rows, "Comparison"), Text("\n".join(notes))), {"rows": rows})
@@ -106,6 +107,15 @@ def publish(rows: Sequence[Row], notes: Sequence[str], data: Splits, run_id: str
             _point_at(name, row.version, run_id)
 
 
+def _task(contenders: Sequence[Contender]) -> str:
+    """The one that all were logged for. Raises ConfigError where they differ."""
+    tasks = {contender.label: contender.loaded.model.task for contender in contenders}
+    if len(set(tasks.values())) > 1:
+        said = ", ".join(f"{label} is for {task}" for label, task in tasks.items())
+        raise ConfigError(f"versions of different tasks cannot be compared: {said}")
+    return next(iter(tasks.values()))
+
+
 def _label(version: ModelVersion) -> str:
     return f"v{version.version} {version.tags.get(names.METHOD, 'model')}"
 
@@ -121,30 +131,20 @@ def _point_at(name: str, version: str, run_id: str) -> None:
 def _ask(contender: Contender, data: Splits) -> Contender:
     if contender.loaded.folder is None:
         raise ConfigError(f"{contender.label} is no logged model; log it by one of the verbs first")
-    answers = answers_of_fresh_process(contender.loaded.folder, data.test.texts)
+    answers = MEASURES[contender.loaded.model.task].ask(contender.loaded.folder, data)
     return replace(contender, loaded=replace(contender.loaded, answers=answers))
 
 
 def _notes(first: Contender, data: Splits, rows: Sequence[Row]) -> list[str]:
-    """The baseline beside TF-IDF, and every model that gained nothing."""
-    if first.loaded.answers is None:
-        raise TypeError("the baseline was asked")
-    rival = tfidf_answers(data)
-    scored = quality.classification(data.test.labels, rival)
-    against = quality.change(data.test.labels, rival, first.loaded.answers.labels)[names.QUALITY_CHANGE]
-    rows[0].measured[names.TFIDF_ACCURACY] = scored[names.ACCURACY]
-    rows[0].measured[names.CHANGE_TO_TFIDF] = against
-    if not isinstance(against, Estimate):
-        raise TypeError("a change in quality is an estimate")
-    place = "ahead of" if against.low > 0 else "behind" if against.high < 0 else "not told apart from"
+    """The baseline beside its rival, where the task has one, and every model that gained nothing."""
     notes = [
-        f"{first.label} is {place} TF-IDF with logistic regression ({scored[names.ACCURACY]}) on the same split: "
-        f"{against.value:+.4f} [{against.low:+.4f}, {against.high:+.4f}]",
+        *MEASURES[first.loaded.model.task].beside(first.label, first.loaded, data, rows[0].measured),
         f"quality on {len(data.test)} texts of {data.source}",
         *said_of_overlap(data),
     ]
     for row in rows[1:]:
-        gain = row.measured[names.SPEEDUP]
-        if isinstance(gain, Estimate) and gain.low <= 1 and counted(row.measured, names.SIZE_RATIO) >= 1:
+        gains = [row.measured.get(name) for name in (names.SPEEDUP, names.GENERATION_SPEEDUP)]
+        faster = any(isinstance(gain, Estimate) and gain.low > 1 for gain in gains)
+        if not faster and counted(row.measured, names.SIZE_RATIO) >= 1:
             notes.append(f"{row.label} did not help: neither faster nor smaller than the baseline")
     return notes

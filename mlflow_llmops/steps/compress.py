@@ -10,9 +10,10 @@ from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods import table
+from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
-from mlflow_llmops.steps._chain_link import Link, apply_method
+from mlflow_llmops.steps._chain_link import Link, apply_method, registered
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
     Data,
@@ -32,7 +33,6 @@ from mlflow_llmops.steps._options import (
 from mlflow_llmops.tracking.references import load_model
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import start_run
-from mlflow_llmops.tracking.signature import SIGNATURES
 
 
 def compress(
@@ -44,10 +44,11 @@ def compress(
     label_column: LabelColumn = "label",
     eval_data: EvalData = None,
     overlap: Overlap = "drop",
-    task: Annotated[str, "text-classification"] = "text-classification",
+    task: Annotated[str, "text-classification or text-generation"] = "text-classification",
     register_as: RegisterAs = None,
     measure_seconds: MeasureSeconds = 10.0,
     trust_remote_code: TrustRemoteCode = False,
+    resume: Annotated[str | None, "run id of an interrupted run of the same verb, to go on in it; auto: none"] = None,
     seed: Seed = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:
@@ -60,19 +61,29 @@ def compress(
         f"{verb}.register_as": register_as,
         **data_params(verb, data, text_column, label_column, eval_data, overlap),
     }
-    with start_run(name, tags, params) as run:
+    with start_run(name, tags, params, resume) as run:
         built = table.build(name, options or {})  # a typing mistake is told before any data is read
         if register_as is not None:
             check_name(register_as)
         labelled = task_named(task).labelled
-        if task not in SIGNATURES:
-            raise ConfigError(f"task={task}: runs are measured and stored for {', '.join(SIGNATURES)} so far")
+        _check_task(name, built, task)
         splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
         source = load_model(model, task, splits if built.new_head else None, trust_remote_code=trust_remote_code)
-        link = apply_method(
-            name, options or {}, source, splits, run.info.run_id, register_as, name, seed, measure_seconds
-        )
+        link = apply_method(name, options or {}, source, splits, run.info.run_id, name, seed, measure_seconds)
+        if register_as is not None:
+            link = registered(link, register_as)
     return Outcome(run.info.run_id, shown_link(link, splits), {"link": link})
+
+
+def _check_task(name: str, method: Method, task: str) -> None:
+    """What can be known before any data is read."""
+    if task not in method.tasks:
+        raise ConfigError(f"task={task}: {name} is for {' and '.join(method.tasks)}; choose another method or task")
+    if task == "text-generation" and (method.takes, method.gives) != ("torch", "torch"):
+        raise ConfigError(
+            f"task={task}: {name} gives an {method.gives} model, and those are measured and stored for "
+            "text-classification only so far; choose a method that gives a torch model"
+        )
 
 
 def shown_link(link: Link, data: Splits) -> tuple[Any, ...]:

@@ -18,8 +18,8 @@ from mlflow_llmops.measure.measurement import Estimate
 from mlflow_llmops.methods import table
 from mlflow_llmops.models.scratch import SCRATCH
 from mlflow_llmops.registry.versions import check_name
-from mlflow_llmops.scoring.table import check_tables
-from mlflow_llmops.steps._chain_link import Link, apply_method
+from mlflow_llmops.scoring.check import check_tables
+from mlflow_llmops.steps._chain_link import Link, apply_method, registered
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
     Data,
@@ -81,8 +81,7 @@ def main(
         options = _options(set, chain)
         _check_chain(chain, options)
         check_name(register_as)
-        if score_input:
-            check_tables(score_input, score_output, text_column)
+        check_tables(score_input, score_output, text_column)
         splits = load_data(data, text_column, label_column, eval_data, overlap)
         source = load_model(model, data=splits, trust_remote_code=trust_remote_code)
         links: list[Link] = []
@@ -96,15 +95,20 @@ def main(
                     source,
                     splits,
                     child.info.run_id,
-                    register_as,
                     done,
                     seed,
                     measure_seconds,
                 )
             links.append(link)
             source = link.result
+        links = [registered(link, register_as) for link in links]  # all or none
         rows, notes = _compare(links, splits, run.info.run_id, register_as, 2 * measure_seconds)
-        winner, why = _choose(rows, register_as, max_quality_drop)
+        shown = shown_table(rows, "Comparison with the teacher")
+        try:
+            winner, why = _choose(rows, register_as, max_quality_drop)
+        except GateFailed as refused:
+            refused.shown = (shown, Text("\n".join(notes)))
+            raise
         _promote(register_as, winner, max_quality_drop)
         scored = _score(register_as, score_input, score_output, splits, text_column)
         log_measurements(rows[0].measured, names.BASELINE_PREFIX)
@@ -117,7 +121,7 @@ def main(
     ]
     return Outcome(
         run.info.run_id,
-        (shown_table(rows, "Comparison with the teacher"), Text("\n".join(said)), *scored.shown),
+        (shown, Text("\n".join(said)), *scored.shown),
         {"rows": rows, "winner": winner.version},
     )
 
@@ -167,7 +171,7 @@ def _choose(rows: list[Row], name: str, max_quality_drop: float) -> tuple[Row, s
     limits = Limits(max_quality_drop=max_quality_drop)
     refused = []
     for row in sorted(rows[1:], key=lambda row: -_speedup(row).value):
-        reasons = weigh(name, row.version, limits)
+        reasons = weigh(name, row.version, limits, made_from_counts=True)
         if all(reason.passed for reason in reasons):
             return row, f"is the fastest that passes the gate, {_speedup(row)} times the teacher's throughput"
         failed = next(reason for reason in reasons if not reason.passed)
@@ -184,7 +188,7 @@ def _speedup(row: Row) -> Estimate:
 
 def _promote(name: str, winner: Row, max_quality_drop: float) -> None:
     for stage in (names.STAGING, names.PRODUCTION):
-        promote(name, winner.version, stage, max_quality_drop=max_quality_drop)
+        promote(name, winner.version, stage, max_quality_drop, made_from_counts=True)
 
 
 def _score(name: str, score_input: str | None, score_output: str, data: Splits, text_column: str) -> Outcome:

@@ -11,8 +11,8 @@ from mlflow_llmops.methods.method import AUTO, checked, described
 from mlflow_llmops.steps import STEPS
 from mlflow_llmops.steps._options import Outcome
 
-GIVEN = ("verb", "options")
-"""Parameters of the functions that the verb's name and the methods' fields fill."""
+GIVEN = ("verb", "options", "made_from_counts")
+"""Parameters of the functions that are no options: other steps, the verb's name or the methods' fields fill them."""
 
 
 @dataclass(frozen=True)

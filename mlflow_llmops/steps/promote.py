@@ -26,13 +26,18 @@ def promote(
     max_quality_drop: MaxQualityDrop = 0.02,
     min_speedup: MinSpeedup = 1.0,
     max_latency_p95_ms: Annotated[float | None, "slowest p95 latency that the gate accepts; auto: any"] = None,
+    made_from_counts: bool = False,
 ) -> Outcome:
-    """Judge a version on its comparison's evidence; promote it, or exit with 3 and the reasons, nothing changed."""
+    """Judge a version on its comparison's evidence; promote it, or exit with 3 and the reasons, nothing changed.
+
+    `made_from_counts`: it may take a place from a version that it was not compared with, if it was compared with one
+    that it was made from.
+    """
     params = {"promote.name": name, "promote.version": version, "promote.to": to}
     with start_run(f"promote to {to}", {names.VERB: "promote"}, params) as run:
         promotion.check_stage(to)
         limits = Limits(max_quality_drop, min_speedup, max_latency_p95_ms)
-        reasons = weigh(name, version, limits)
+        reasons = weigh(name, version, limits, made_from_counts)
         mlflow.log_dict({"version": version, "checks": [vars(reason) for reason in reasons]}, names.GATE)
         passed = all(reason.passed for reason in reasons)
         mlflow.set_tag(names.VERDICT, "passed" if passed else "refused")
@@ -47,7 +52,7 @@ def promote(
     return Outcome(run.info.run_id, (reasons_table(reasons), Text(said)), {"reasons": reasons})
 
 
-def weigh(name: str, version: str, limits: Limits) -> list[Reason]:
+def weigh(name: str, version: str, limits: Limits, made_from_counts: bool = False) -> list[Reason]:
     """The gate's checks on what the version's comparison measured; no comparison is one failed check."""
     tags = get_version(name, version).tags
     run_id = tags.get(names.EVIDENCE_RUN)
@@ -55,23 +60,24 @@ def weigh(name: str, version: str, limits: Limits) -> list[Reason]:
     row = next((row for row in stored["rows"] if row["version"] == version), None) if stored else None
     if stored is None or row is None:
         return [Reason("compared with a baseline", "never: run the compare step first", False)]
-    said, counts = _baseline(name, version, stored["baseline"], tags.get(names.COMPARISONS, "1"))
+    said, counts = _baseline(name, version, stored["baseline"], tags.get(names.COMPARISONS, "1"), made_from_counts)
     evidence = Evidence(row["metrics"], stored["data_fingerprint"], stored["hardware"], said, counts)
     return judge(evidence, limits, tags.get(names.DATA_FINGERPRINT, ""), hardware_tags()[names.HARDWARE])
 
 
-def _baseline(name: str, version: str, baseline: str, comparisons: str) -> tuple[str, bool]:
-    """What the version was compared with, in words, and whether that says anything about it: a version that holds a
-    place, or one that it was made from; any other one while nobody holds a place."""
+def _baseline(name: str, version: str, baseline: str, comparisons: str, made_from_counts: bool) -> tuple[str, bool]:
+    """What the version was compared with, in words, and whether that is enough: one that holds a place, or any other
+    while nobody holds one."""
     if baseline == version:
         return "it is the baseline of its own comparison", False
     holders = {holder for stage in promotion.STAGES if (holder := promotion.holder(name, stage))} - {version}
-    counts = not holders or baseline in holders or baseline in ancestors(name, version)
     said = f"version {baseline}, in the last of {comparisons} comparison(s)"
-    if not counts:
-        held = " or ".join(sorted(holders))
-        said += f"; compare it with version {held}, which holds a place, or with one that it was made from"
-    return said, counts
+    if not holders or baseline in holders:
+        return said, True
+    held = " or ".join(sorted(holders))
+    if made_from_counts and baseline in ancestors(name, version):
+        return f"{said}, which it was made from; not with version {held}, which holds a place", True
+    return f"{said}; compare it with version {held}, which holds a place", False
 
 
 def reasons_table(reasons: list[Reason]) -> Table:

@@ -10,7 +10,7 @@ from mlflow_llmops import names
 from mlflow_llmops.errors import ModelError
 from mlflow_llmops.scoring.table import check_tables, score_table, spark_session
 from mlflow_llmops.steps._options import Model, Outcome
-from mlflow_llmops.tracking.references import MLMODEL, download
+from mlflow_llmops.tracking.references import MLMODEL, download, task_of
 from mlflow_llmops.tracking.run import start_run
 
 
@@ -31,7 +31,8 @@ def score(
             raise ModelError(
                 f"model={model}: no MLflow model lies there; give models:/name/3, models:/name@alias or so"
             )
-        scored = score_table(spark_session(master), str(folder), score_input, score_output, input_col)
+        task = task_of(folder)
+        scored = score_table(spark_session(master), str(folder), score_input, score_output, input_col, task)
         rate = scored.rows / scored.seconds
         mlflow.log_metrics({names.SCORED_ROWS: scored.rows, names.SCORED_ROWS_PER_S: rate})
     said = (

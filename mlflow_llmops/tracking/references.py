@@ -29,7 +29,7 @@ class LoadedModel:
     folder: Path | None = None
     """The whole MLflow artifact on this disk, where it is one."""
     answers: Answers | None = None
-    """What it said of the test split in a fresh process, where it was asked already."""
+    """What it said to the test split in a fresh process, where it was asked already."""
 
     @property
     def model_id(self) -> str | None:
@@ -42,24 +42,25 @@ class LoadedModel:
 
 def load_model(
     model: str,
-    task: str = "text-classification",
+    task: str | None = "text-classification",
     data: Splits | None = None,
     labels: tuple[str, ...] = (),
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a Hugging Face id, a local folder, `models:/name/3`, `models:/name@alias`, `models:/name/Production`,
-    `models:/m-<id>`, `runs:/<id>/model` or `builtin:encoder`.
+    `models:/m-<id>`, `runs:/<id>/model`, `builtin:encoder` or `builtin:decoder`.
 
-    `data` gives a new classifier its labels and `builtin:encoder` its vocabulary.
+    `data` gives a new classifier its labels and a builtin model its vocabulary. `task=None` takes that which a logged
+    model was logged for.
 
     Raises ModelError, naming the reference, for a model that is not there or is no text model.
     """
     labels = labels or (data.labels if data else ())
     texts = data.train if data else None
     if not model.startswith(SCHEMES):
-        return LoadedModel(load(model, task, labels, texts, trust_remote_code), model)
+        return LoadedModel(load(model, task or "text-classification", labels, texts, trust_remote_code), model)
     folder = download(model)
-    found = _load_artifact(folder, model, task, labels, trust_remote_code)
+    found = _load_artifact(folder, model, task or task_of(folder), labels, trust_remote_code)
     return LoadedModel(found, model, folder)
 
 
@@ -71,8 +72,22 @@ def download(reference: str) -> Path:
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelError(
             f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "
-            "check the name with: mlflow models --help, or set MLFLOW_TRACKING_URI"
+            "look the name up in the MLflow UI, or set MLFLOW_TRACKING_URI"
         ) from error
+
+
+def asked(loaded: LoadedModel) -> Answers:
+    """What the model said in a fresh process. Raises TypeError where it was not asked."""
+    if loaded.answers is None:
+        raise TypeError(f"{loaded.reference} was not asked in a fresh process")
+    return loaded.answers
+
+
+def task_of(folder: Path) -> str:
+    """What the MLflow model in `folder` was logged for; ours have always said so."""
+    flavors = _described(folder)["flavors"] if (folder / MLMODEL).is_file() else {}
+    said = [flavor["task"] for flavor in flavors.values() if "task" in flavor]
+    return str(said[0]) if said else "text-classification"
 
 
 def _load_artifact(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -23,10 +24,12 @@ SCORE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says: the most likely label of each text and its probability, and what it cost to find out."""
+    """What a model says: the most likely label of each text and its probability, or what it writes after each, and what
+    it cost to find out."""
 
-    labels: tuple[str, ...]
-    scores: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    completions: tuple[str, ...] = ()
     peak_mib: float = 0.0
     """Peak resident memory of the fresh process, with all that it had to import."""
     cold_start_s: float = 0.0
@@ -48,8 +51,9 @@ def answers_of_fresh_process(artifact: Path, texts: tuple[str, ...]) -> Answers:
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise ArtifactMismatch(f"the saved model cannot be loaded in a fresh process: {last[:500]}")
-        stored = json.loads(answer.read_text(encoding="utf-8"))
-    return Answers(tuple(stored.pop("labels")), tuple(stored.pop("scores")), **stored)
+        stored: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    lists: dict[str, Any] = {name: tuple(stored.pop(name)) for name in ("labels", "scores", "completions")}
+    return Answers(**lists, **stored)
 
 
 def check_same(labels: Sequence[str], probabilities: np.ndarray, reloaded: Answers) -> float:
@@ -85,14 +89,16 @@ def _answer(artifact: str, question: str, answer: str) -> None:
     texts = json.loads(Path(question).read_text(encoding="utf-8"))
     model.predict(texts[:1])
     cold_start = time.perf_counter() - start
-    table = model.predict(texts)
-    answers = Answers(
-        labels=tuple(table["label"]),
-        scores=tuple(float(score) for score in table["score"]),
-        peak_mib=peak_mib(),
-        cold_start_s=cold_start,
-    )
+    said = model.predict(texts)
+    answers = Answers(**_columns(said), peak_mib=peak_mib(), cold_start_s=cold_start)
     Path(answer).write_text(json.dumps(asdict(answers)), encoding="utf-8")
+
+
+def _columns(said: Any) -> dict[str, Any]:
+    """A table of labels and scores, or a list of what was written."""
+    if isinstance(said, list):
+        return {"completions": tuple(map(str, said))}
+    return {"labels": tuple(said["label"]), "scores": tuple(float(score) for score in said["score"])}
 
 
 def peak_mib() -> float:

@@ -1,7 +1,7 @@
 """Tables and pictures of what was measured, for the run's artifacts and the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,36 @@ IN_TERMINAL = ("accuracy", "texts/s", "times as fast", "p95 ms", "memory MiB", "
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What a table and a picture show, and which quality stands for the others."""
+
+    columns: Mapping[str, tuple[str, float]]
+    in_terminal: tuple[str, ...]
+    quality: str
+    axis: str
+    better: int = 1
+    """1 where more of it is better, -1 where less is."""
+
+
+LABELS = Layout(COLUMNS, IN_TERMINAL, names.ACCURACY, "accuracy on the test split")
+LANGUAGE = Layout(
+    {
+        "perplexity": (names.PERPLEXITY, 1),
+        "change in nats": (names.QUALITY_CHANGE, 1),
+        **{column: COLUMNS[column] for column in ("retained %", "texts/s", "times as fast")},
+        "written tokens/s": (names.GENERATED_TOKENS_PER_S, 1),
+        "times as fast at it": (names.GENERATION_SPEEDUP, 1),
+        "ms a completion": (names.GENERATION_P50, 1),
+        **{column: COLUMNS[column] for column in ("memory MiB", "disk MiB", "parameters M")},
+    },
+    ("perplexity", "texts/s", "times as fast", "written tokens/s", "times as fast at it", "disk MiB"),
+    names.PERPLEXITY,
+    "perplexity on the test split",
+    better=-1,
+)
+
+
+@dataclass(frozen=True)
 class Row:
     """One model in a comparison."""
 
@@ -54,23 +84,30 @@ class Row:
         }
 
 
+def layout_of(rows: Sequence[Row]) -> Layout:
+    """By what the first row measured."""
+    return LANGUAGE if rows and names.PERPLEXITY in rows[0].measured else LABELS
+
+
 def table(rows: Sequence[Row], title: str = "") -> Table:
     """For the terminal: one row a model, the interval's half width beside an estimate."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("model", overflow="fold")
-    for column in IN_TERMINAL:
+    layout = layout_of(rows)
+    for column in layout.in_terminal:
         shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        cells = (COLUMNS[column] for column in IN_TERMINAL)
+        cells = (layout.columns[column] for column in layout.in_terminal)
         shown.add_row(_label(row), *(_cell(row.measured.get(name), by) for name, by in cells))
     return shown
 
 
 def markdown(rows: Sequence[Row], heading: str, notes: Sequence[str] = ()) -> str:
     """The same as Markdown, with the notes under it."""
-    lines = [f"# {heading}", "", f"| model | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    columns = layout_of(rows).columns
+    lines = [f"# {heading}", "", f"| model | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in rows:
-        cells = [_cell(row.measured.get(name), by) for name, by in COLUMNS.values()]
+        cells = [_cell(row.measured.get(name), by) for name, by in columns.values()]
         lines.append(f"| {_label(row)} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -81,8 +118,9 @@ def markdown(rows: Sequence[Row], heading: str, notes: Sequence[str] = ()) -> st
 
 
 def pareto_front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in both accuracy and throughput, slowest first."""
-    points = [(row, _value(row, names.ACCURACY), _value(row, names.TEXTS_PER_S)) for row in rows]
+    """The rows that no other beats in both quality and throughput, slowest first."""
+    layout = layout_of(rows)
+    points = [(row, layout.better * _value(row, layout.quality), _value(row, names.TEXTS_PER_S)) for row in rows]
     front = [
         (speed, row)
         for row, quality, speed in points
@@ -95,8 +133,9 @@ def pareto_png(rows: Sequence[Row]) -> Figure:
     """Quality against throughput with both intervals, the front as a line."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
+    layout = layout_of(rows)
     for row in rows:
-        x, y = row.measured[names.TEXTS_PER_S], row.measured[names.ACCURACY]
+        x, y = row.measured[names.TEXTS_PER_S], row.measured[layout.quality]
         if isinstance(x, Estimate) and isinstance(y, Estimate):
             axes.errorbar(
                 x.value,
@@ -110,11 +149,11 @@ def pareto_png(rows: Sequence[Row]) -> Figure:
     front = pareto_front(rows)
     axes.plot(
         [_value(row, names.TEXTS_PER_S) for row in front],
-        [_value(row, names.ACCURACY) for row in front],
+        [_value(row, layout.quality) for row in front],
         "k--",
         lw=1,
     )
-    axes.set(xlabel="throughput (texts/s, log scale)", ylabel="accuracy on the test split", xscale="log")
+    axes.set(xlabel="throughput (texts/s, log scale)", ylabel=layout.axis, xscale="log")
     axes.set_title("Quality against measured throughput, with 95 % intervals; dashed: Pareto front", fontsize="medium")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -126,8 +165,9 @@ def pareto_png(rows: Sequence[Row]) -> Figure:
 def pareto_html(rows: Sequence[Row]) -> plotly.graph_objects.Figure:
     """The same, to hover over."""
     figure = plotly.graph_objects.Figure()
+    layout = layout_of(rows)
     for row in rows:
-        x, y = row.measured[names.TEXTS_PER_S], row.measured[names.ACCURACY]
+        x, y = row.measured[names.TEXTS_PER_S], row.measured[layout.quality]
         if isinstance(x, Estimate) and isinstance(y, Estimate):
             figure.add_scatter(
                 x=[x.value],
@@ -137,18 +177,18 @@ def pareto_html(rows: Sequence[Row]) -> plotly.graph_objects.Figure:
                 error_x={"type": "data", "array": [x.high - x.value], "arrayminus": [x.value - x.low]},
                 error_y={"type": "data", "array": [y.high - y.value], "arrayminus": [y.value - y.low]},
                 hovertext="<br>".join(
-                    f"{column}: {_cell(row.measured.get(name), by)}" for column, (name, by) in COLUMNS.items()
+                    f"{column}: {_cell(row.measured.get(name), by)}" for column, (name, by) in layout.columns.items()
                 ),
             )
     front = pareto_front(rows)
     figure.add_scatter(
         x=[_value(row, names.TEXTS_PER_S) for row in front],
-        y=[_value(row, names.ACCURACY) for row in front],
+        y=[_value(row, layout.quality) for row in front],
         name="Pareto front",
         mode="lines",
         line={"dash": "dash", "color": "black"},
     )
-    figure.update_layout(xaxis_title="throughput (texts/s)", yaxis_title="accuracy", xaxis_type="log")
+    figure.update_layout(xaxis_title="throughput (texts/s)", yaxis_title=layout.axis, xaxis_type="log")
     return figure
 
 

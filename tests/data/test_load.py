@@ -257,7 +257,7 @@ def test_a_header_without_rows(tmp_path, suffix):
 def test_a_file_that_is_not_utf8(tmp_path, content):
     path = tmp_path / ("a.csv" if content.startswith("text") else "a.jsonl")
     path.write_bytes(content.encode("latin-1"))
-    refused(r"data=.*: not UTF-8 .*iconv", str(path))
+    refused(r"data=.*: not UTF-8; .*iconv", str(path))
 
 
 @pytest.mark.parametrize(

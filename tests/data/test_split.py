@@ -118,7 +118,7 @@ def test_an_empty_split_is_named(empty):
 
 
 def test_a_train_split_that_overlap_empties_is_named():
-    with pytest.raises(DataError, match="data=here: the train split is empty"):
+    with pytest.raises(DataError, match="data=here: every text of the train split stands in dev or test too"):
         keep_apart(TRAIN, TRAIN, TEST, "here", "drop")
 
 

@@ -24,7 +24,7 @@ QUALITY, SPEED, LATENCY = (
     "speed-up at least 1.2",
     "p95 latency at most 10 ms",
 )
-DATA, HARDWARE, BASELINE = "measured on the same data", "timed on this hardware", "compared with what it replaces"
+DATA, HARDWARE, BASELINE = "measured on the same data", "timed on this hardware", "compared with another version"
 
 
 def failed(evidence: Evidence, limits: Limits = LIMITS, data: str = "data1", hardware: str = "cpu1") -> set[str]:

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from mlflow_llmops.measure.intervals import (
+    pooled_interval,
     quantile_interval,
     share_change,
     share_interval,
@@ -133,3 +134,20 @@ def test_a_measurement_has_singles_enough_for_both_ends_of_a_95th_percentile():
 def test_more_values_leave_the_ends_behind():
     few, many = quantile_interval(np.arange(7.0)), quantile_interval(np.arange(20.0))
     assert (few.low, many.low > 0, many.high < 19) == (0, True, True)
+
+
+def test_a_mean_over_tokens_is_covered_where_the_tokens_of_a_text_go_together():
+    random = np.random.default_rng(6)
+    hits = []
+    for _ in range(200):
+        counts = random.integers(5, 40, 60)
+        sums = counts * random.normal(0.3, 1.0, 60)  # one level for all tokens of a text
+        hits.append(covers(pooled_interval(sums, counts), 0.3))
+    assert 0.88 <= np.mean(hits) <= 0.99
+
+
+def test_unseen_texts_widen_the_interval_and_leave_the_value():
+    sums, counts = np.array([2.0, 6.0, 4.0]), np.array([10, 20, 10])
+    plain, wide = pooled_interval(sums, counts), pooled_interval(sums, counts, unseen=(-1.0, 1.0))
+    assert plain.value == wide.value == 12 / 40
+    assert wide.low < plain.low and wide.high > plain.high

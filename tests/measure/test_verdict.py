@@ -46,6 +46,37 @@ def test_quality_is_judged_by_its_interval(change, end):
     assert of(FASTER, 0.25, change).endswith(end)
 
 
+def test_a_gain_in_batches_does_not_hide_a_loss_for_one_text_alone():
+    measured = {names.SPEEDUP: FASTER, names.SIZE_RATIO: 1.0, names.QUALITY_CHANGE: AS_GOOD}
+    said = verdict({**measured, names.LATENCY_SPEEDUP: SLOWER})
+    assert (
+        said
+        == "2.00 times as fast; slower: 0.50 times the speed for one text alone; no difference in quality was found"
+    )
+    assert "alone" not in verdict({**measured, names.LATENCY_SPEEDUP: SAME_SPEED})
+
+
+@pytest.mark.parametrize(
+    ("own", "end"), [(FASTER, "2.00 times)"), (SAME_SPEED, "1.02 times, which is no proven gain)")]
+)
+def test_what_the_runtime_gave_is_not_the_methods(own, end):
+    measured = {names.SPEEDUP: FASTER, names.SIZE_RATIO: 0.25, names.QUALITY_CHANGE: AS_GOOD}
+    said = verdict({**measured, names.RUNTIME_SPEEDUP: Estimate(1.5, 1.4, 1.6), names.SAME_RUNTIME_SPEEDUP: own})
+    assert said.startswith(
+        f"2.00 times as fast (the runtime alone: 1.50 times; the method in it: {end} and 0.25 of the size"
+    )
+
+
 def test_a_number_without_its_interval_is_refused():
     with pytest.raises(TypeError):
         verdict({names.SPEEDUP: 2.0, names.SIZE_RATIO: 0.5, names.QUALITY_CHANGE: AS_GOOD})
+
+
+def test_a_causal_model_is_judged_by_its_writing_too():
+    measured = {names.SPEEDUP: SAME_SPEED, names.SIZE_RATIO: 1.0, names.QUALITY_CHANGE: WORSE}
+    assert verdict({**measured, names.GENERATION_SPEEDUP: FASTER}) == (
+        "2.00 times as fast at writing; quality fell by 0.0500 [0.0200, 0.0800] nats per token"
+    )
+    assert verdict({**measured, names.GENERATION_SPEEDUP: SLOWER}).startswith(
+        "did not help: neither faster nor smaller; slower: 0.50 times the speed at writing; "
+    )

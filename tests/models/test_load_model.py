@@ -212,5 +212,5 @@ def test_an_unknown_task_names_the_known(folder):
 
 
 def test_the_builtin_encoder_needs_texts_to_learn_its_words_from():
-    with pytest.raises(ConfigError, match="model=builtin:encoder is a classifier that finetune trains"):
+    with pytest.raises(ConfigError, match="model=builtin:encoder is not trained: finetune trains it"):
         load("builtin:encoder")

@@ -60,7 +60,7 @@ def test_a_place_is_taken_from_its_holder_only_by_a_comparison_that_says_somethi
     compare("m", "2,3", str(tiny_data), measure_seconds=0.5)
     promoted = promote("m", "3", names.PRODUCTION, **lax)
     said = {reason.check: reason.measured for reason in promoted.values["reasons"]}
-    assert said["compared with what it replaces"] == "version 2, in the last of 2 comparison(s)"
+    assert said["compared with another version"] == "version 2, in the last of 2 comparison(s)"
     with pytest.raises(GateFailed, match="the baseline of its own comparison"):
         promote("m", "2", names.STAGING, **lax)
 

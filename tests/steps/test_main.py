@@ -6,7 +6,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
-from mlflow_llmops.errors import ConfigError, GateFailed
+from mlflow_llmops.errors import ConfigError, DataError, GateFailed
 from mlflow_llmops.steps.main import main
 from mlflow_llmops.steps.promote import promote
 
@@ -29,6 +29,11 @@ def test_the_main_job_ends_with_a_champion_that_scored_every_row(store, tiny_fol
         [*methods, "compare", "promote to Staging", "promote to Production", "score"]
     )
     shared = {names.ACCURACY, names.TEXTS_PER_S, names.LATENCY_P95, names.PEAK_MEMORY, names.DISK, names.SPEEDUP}
+    for run in children:
+        if run.info.run_name in methods[:3]:  # what the options left open stands in the run
+            stage = "recover" if "prune" in run.info.run_name else "train"
+            assert {f"{stage}.{name}" for name in ("epochs", "learning_rate", "seed")} <= set(run.data.params)
+            assert f"{stage}/loss" in run.data.metrics
     for run in [parent, *(run for run in children if run.info.run_name in methods)]:
         assert shared <= set(run.data.metrics)
         assert {names.BASELINE_PREFIX + name for name in shared - {names.SPEEDUP}} <= set(run.data.metrics)
@@ -57,6 +62,22 @@ def test_the_main_job_ends_with_a_champion_that_scored_every_row(store, tiny_fol
     with pytest.raises(GateFailed, match="speed-up at least 1000"):
         promote("tiny", held, names.PRODUCTION, min_speedup=1000)
     assert str(client.get_model_version_by_alias("tiny", names.CHAMPION).version) == held
+
+
+def test_a_job_that_fails_on_the_way_registers_nothing(store, tiny_folder, tiny_data):
+    small = {**SMALL, "measure_seconds": 0.2}
+    small["set"] += ",distill.logits.student=layers:99"
+    with pytest.raises(ConfigError, match="student=layers:99"):
+        main(str(tiny_folder), str(tiny_data), **small)
+    assert MlflowClient().search_registered_models() == []
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(store, tiny_folder, tiny_data):
+    (store / "mine").mkdir()
+    (store / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(DataError, match="score_output=mine exists"):
+        main(str(tiny_folder), str(tiny_data), score_output="mine", **SMALL)
+    assert len(mlflow.search_runs(output_format="list")) == 1, "no method ran"
 
 
 def test_a_version_that_was_never_compared_is_refused(store, tiny_exported):

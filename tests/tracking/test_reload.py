@@ -50,9 +50,18 @@ def test_a_model_that_saves_other_weights_is_refused(tiny_model, tiny_texts, tmp
     masked = tiny_model.with_net(net)
     save_text_model(masked, tmp_path / "model")
     torch.manual_seed(1)
-    answers = answers_of_fresh_process(tmp_path / "model", tiny_texts.test.texts)
+    with pytest.raises(ArtifactMismatch, match="in a fresh process: .* is not trained"):
+        answers_of_fresh_process(tmp_path / "model", tiny_texts.test.texts)
+
+
+def test_a_model_with_other_weights_than_in_memory_is_refused(tiny_model, tiny_texts, reloaded):
+    from copy import deepcopy
+
+    net = deepcopy(tiny_model.network)
+    with torch.no_grad():
+        net.classifier.weight[0] += 0.05
     with pytest.raises(ArtifactMismatch, match="other outputs"):
-        check_same(masked.labels, in_memory(masked, tiny_texts), answers)
+        check_same(tiny_model.labels, in_memory(tiny_model.with_net(net), tiny_texts), reloaded)
 
 
 def test_an_artifact_that_cannot_be_loaded_is_refused(tmp_path):

@@ -1,28 +1,30 @@
 """Build the student that the `student` option describes."""
 
+import re
 from copy import deepcopy
 from math import gcd
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.errors import ConfigError, LLMOpsError, ModelError
+from mlflow_llmops.methods import _session
 from mlflow_llmops.methods._surgery import FAMILIES
+from mlflow_llmops.methods.distill._architectures import ARCHITECTURES, SIZES, build_architecture, read_sizes
+from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
 
-SHAPE_KEYS = {
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "neurons": "intermediate_size",
-}
+SHAPE = ("layers", "width", "heads", "neurons")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 def build_student(teacher: TextModel, student: str, seed: int) -> TextModel:
-    """`layers:2` copies every k-th layer of the teacher, `half` half of them; `shape:...` is fresh, same family.
+    """`layers:2` copies every k-th layer of the teacher, `half` half of them; `shape:...` is fresh, same family;
+    `albert` and its like are fresh too; anything else is a trained model: a folder, a hub id, a reference of MLflow.
 
-    Raises ConfigError for a description that cannot be read or a shape that does not fit.
+    Raises ConfigError for a description that cannot be read, a shape that does not fit, or a model that is not there.
     """
     if student == "half":
         student = f"layers:{max(1, teacher.network.config.num_hidden_layers // 2)}"
@@ -31,7 +33,16 @@ def build_student(teacher: TextModel, student: str, seed: int) -> TextModel:
         return teacher.with_net(keep_layers(teacher.network, int(rest)))
     if kind == "shape" and rest:
         return teacher.with_net(_fresh(teacher.network, rest, student, seed), fresh=True)
-    raise ConfigError(f"student={student!r} cannot be read; write half, layers:2 or shape:layers=2,width=128,heads=4")
+    if kind in ARCHITECTURES:
+        return build_architecture(teacher, student, seed)
+    if kind in ("models", "runs") and rest.startswith("/"):
+        return _loaded(teacher, student, seed, str(_session.current().fetch(student)))
+    if kind not in ("layers", "shape") and (HUB_ID.fullmatch(student) or Path(student).is_dir()):
+        return _loaded(teacher, student, seed)
+    raise ConfigError(
+        f"student={student!r} cannot be read; write half, layers:2, shape:layers=2,width=128,heads=4, "
+        f"{', '.join(ARCHITECTURES)}, a folder or a hub id"
+    )
 
 
 def keep_layers(net: PreTrainedModel, count: int) -> PreTrainedModel:
@@ -64,20 +75,33 @@ def transformer_blocks(net: PreTrainedModel) -> nn.ModuleList:
     return found[0]
 
 
+def _loaded(teacher: TextModel, student: str, seed: int, folder: str | None = None) -> TextModel:
+    torch.manual_seed(seed)  # a new head is drawn
+    try:
+        loaded = load(folder or student, teacher.task, teacher.labels, named=student)
+    except LLMOpsError as error:
+        reason = str(error).removeprefix(f"model={student}")
+        known = ", ".join(("half", "layers:2", *ARCHITECTURES))
+        raise ConfigError(f"student={student!r}{reason}; or write one of: {known}") from error
+    if loaded.kind != "torch":
+        raise ConfigError(
+            f"student={student!r} is a graph of kind {loaded.kind}, which cannot be trained; give a torch model"
+        )
+    return loaded
+
+
 def _fresh(net: PreTrainedModel, description: str, student: str, seed: int) -> PreTrainedModel:
     config = deepcopy(net.config)
     family = FAMILIES.get(config.model_type)
-    units = family.units if family else SHAPE_KEYS["neurons"]
-    for part in description.split(","):
-        key, _, value = part.partition("=")
-        if key not in SHAPE_KEYS or not value.isdecimal() or int(value) < 1:
-            raise ConfigError(f"student={student!r}: {part!r} is not one of {', '.join(SHAPE_KEYS)} with a number")
-        setattr(config, units if key == "neurons" else SHAPE_KEYS[key], int(value))
+    units = family.units if family else SIZES["neurons"]
+    given = read_sizes(description, student, SHAPE)
+    for key, value in given.items():
+        setattr(config, units if key == "neurons" else SIZES[key], value)
     if config.hidden_size % config.num_attention_heads:
         raise ConfigError(
             f"student={student!r}: width={config.hidden_size} is not a multiple of heads={config.num_attention_heads}"
         )
-    if "neurons=" not in description and "width=" in description:
+    if "neurons" not in given and "width" in given:
         setattr(config, units, 4 * config.hidden_size)
     # sizes that decoders keep beside those of the shape
     if getattr(config, "num_key_value_heads", None):

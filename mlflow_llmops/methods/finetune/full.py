@@ -5,16 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Lt
 
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.methods._train import Schedule, train
-from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods._rows import rows_of
+from mlflow_llmops.methods._train import train
+from mlflow_llmops.methods.training import Training
 from mlflow_llmops.models.text_model import TextModel
+
+EPOCHS = "passes over the train split; auto: 3, or 6 from random weights"
+DROPOUT = "share of tokens hidden while training; auto: 0, or 0.3 from random weights"
 
 
 @dataclass(frozen=True)
-class Full(Method):
+class Full(Training):
     """Train all weights with AdamW and a linear schedule; random weights are trained longer by default."""
 
     compresses: ClassVar[bool] = False
@@ -22,26 +26,17 @@ class Full(Method):
     smaller: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
 
-    epochs: Annotated[float | None, "passes over the train split; auto: 3, or 6 from random weights", Ge(0)] = None
-    learning_rate: Annotated[float | None, "peak learning rate; auto: by the network's width", Gt(0)] = None
-    batch_size: Annotated[int, "texts in a training step", Ge(1)] = 32
-    token_dropout: Annotated[
-        float | None,
-        "share of tokens hidden while training; auto: 0, or 0.3 from random weights",
-        Ge(0),
-        Lt(1),
-    ] = None
+    epochs: Annotated[float | None, EPOCHS, Ge(0)] = None  # type: ignore[assignment]
+    token_dropout: Annotated[float | None, DROPOUT, Ge(0), Lt(1)] = None  # type: ignore[assignment]
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         trained = model.with_net(deepcopy(model.network))
-        schedule = Schedule(
+        schedule = replace(
+            self.schedule(seed),
             epochs=(6 if model.fresh else 3) if self.epochs is None else self.epochs,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
             token_dropout=(0.3 if _hides_tokens(model) else 0.0) if self.token_dropout is None else self.token_dropout,
-            seed=seed,
         )
-        train(trained, data.train, schedule)
+        train(trained, rows_of(trained, data.train), schedule, dev=rows_of(trained, data.dev))
         return replace(trained, fresh=False)
 
 

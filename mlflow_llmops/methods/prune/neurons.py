@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._exported import tensors
+from mlflow_llmops.methods._losses import soft_target_loss
+from mlflow_llmops.methods._rows import rows_of
 from mlflow_llmops.methods._surgery import FeedForward, family_of, feed_forwards, keep_units, unit_weights
-from mlflow_llmops.methods._train import Schedule, train
-from mlflow_llmops.methods.distill.logits import soft_target_loss, teacher_logits
-from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods._teacher import teacher_answers
+from mlflow_llmops.methods._train import train
+from mlflow_llmops.methods.training import Training
 from mlflow_llmops.models.text_model import TextModel
 
 MULTIPLE = 8
@@ -26,7 +28,7 @@ RECOVERY_WEIGHTS = (0.3, 0.7)
 
 
 @dataclass(frozen=True)
-class Neurons(Method):
+class Neurons(Training):
     """Cut the least important units of every feed-forward layer, as many in each, then train to win quality back.
 
     Importance is the norm of a unit's weights (magnitude; Han et al., arXiv:1506.02626), or its mean activation on
@@ -39,8 +41,7 @@ class Neurons(Method):
         "distill"
     )
     epochs: Annotated[float, "passes over the train split while recovering", Ge(0)] = 1.0
-    learning_rate: Annotated[float | None, "peak learning rate; auto: by the network's width", Gt(0)] = None
-    batch_size: Annotated[int, "texts in a training step", Ge(1)] = 32
+    token_dropout: Annotated[float, "share of tokens hidden while recovering", Ge(0), Lt(1)] = 0.1
     calibration_texts: Annotated[int, "texts of the train split that activations are taken from", Ge(1)] = 256
 
     tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
@@ -64,8 +65,9 @@ class Neurons(Method):
         pruned = model.with_net(net.eval())
         if self.recovery == "distill":
             loss = soft_target_loss(*RECOVERY_WEIGHTS, RECOVERY_TAU)
-            schedule = Schedule(self.epochs, self.learning_rate, self.batch_size, 0.1, seed)
-            train(pruned, data.train, schedule, loss, {"teacher": teacher_logits(model, data.train)})
+            rows = rows_of(pruned, data.train, teacher_answers(model, data.train))
+            dev = rows_of(pruned, data.dev, teacher_answers(model, data.dev)) if self.patience else ()
+            train(pruned, rows, self.schedule(seed), loss, dev, stage="recover")
         return pruned
 
     def _scores(

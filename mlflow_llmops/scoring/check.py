@@ -1,0 +1,139 @@
+"""What can be known of a scoring job's input and output before it runs, without Spark."""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlflow_llmops.errors import DataError
+
+READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
+TEXT = "string"
+PREDICTION = "prediction"
+"""The column that scoring adds."""
+
+
+def check_tables(source: str | None, output: str, input_col: str | None = None) -> None:
+    """Look at what a job would read and write; `source=None` is no input yet, paths with a scheme are left to Spark.
+
+    Raises DataError for an input that is not there or has no text column `input_col` (None: not looked at), and for
+    an output that is no earlier result of ours or cannot be written.
+    """
+    target = Path(output).resolve()
+    here = source is not None and "://" not in source
+    if here:
+        _check_input(str(source), Path(str(source)).resolve(), input_col)
+    if "://" in output:
+        return
+    if here and _overlap(Path(str(source)).resolve(), target):
+        raise DataError(f"score_output={output} holds or lies in score_input={source}; write elsewhere")
+    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / "_SUCCESS").exists()):
+        raise DataError(f"score_output={output} exists and is no table that Spark wrote; remove it, or write elsewhere")
+    _check_writable(output, target)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
+
+
+def _check_input(source: str, given: Path, input_col: str | None) -> None:
+    if not given.exists():
+        raise DataError(f"score_input={source}: there is no such file; check the path (seen from {Path.cwd()})")
+    if given.suffix.lower() not in READERS:
+        raise DataError(f"score_input={source}: give a {', '.join(READERS)} file")
+    if input_col is None:
+        return
+    try:
+        types = _types(given, input_col)
+    except UnicodeDecodeError as error:
+        raise DataError(f"score_input={source} is not UTF-8; convert it, for example with iconv -t UTF-8") from error
+    except (pa.ArrowException, OSError, csv.Error) as error:
+        raise unreadable(source, str(error)) from error
+    check_column(source, input_col, types)
+
+
+def check_column(source: str, input_col: str, types: Mapping[str, str]) -> None:
+    """Raises DataError where `input_col` is not there or no text, or where the column that scoring adds is taken."""
+    if input_col not in types:
+        raise DataError(f"input_col={input_col}: {source} has no such column; it has: {', '.join(types)}")
+    if PREDICTION in types:
+        raise DataError(f"score_input={source} has a column {PREDICTION} already, which scoring adds; rename it")
+    if types[input_col] != TEXT:
+        raise DataError(
+            f"input_col={input_col}: this column of {source} holds {types[input_col]}, not text; "
+            "name a text column, or write it as text first"
+        )
+
+
+def _check_writable(output: str, target: Path) -> None:
+    """Try it: permission bits tell nothing to root or of a read-only disk."""
+    # Spark removes an earlier result before it writes, so the folder above must let it too.
+    for wanted in (target.parent, target):
+        nearest = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+        try:
+            tempfile.TemporaryDirectory(prefix=".llmops-", dir=nearest).cleanup()
+        except OSError as error:
+            raise DataError(f"score_output={output} cannot be written: {nearest}: {error.strerror}") from error
+
+
+def _types(given: Path, input_col: str) -> dict[str, str]:
+    """The columns and what they hold, from the head of a file or of a folder as Spark writes them."""
+    inside = (path for path in sorted(given.rglob("*")) if path.is_file())
+    visible = (path for path in inside if not any(part[0] in "._" for part in path.relative_to(given).parts))
+    files = [given] if given.is_file() else list(visible)
+    if not files:
+        return {}
+    kind = READERS[given.suffix.lower()]
+    if kind == "parquet":
+        return {field.name: _name_of_arrow(field.type) for field in pq.read_schema(files[0])}
+    if kind == "csv":  # without a schema Spark takes every column as text
+        for file in files:  # Spark would put question marks where a file is in another encoding
+            with _open(file) as lines:
+                for _ in lines:
+                    pass
+        with _open(files[0]) as lines:
+            return dict.fromkeys(next(csv.reader(lines), []), TEXT)
+    return _json_types(files, input_col)
+
+
+def _json_types(files: list[Path], input_col: str) -> dict[str, str]:
+    """Reads on until it meets a text in `input_col`: Spark looks at all rows, and one text makes a text column."""
+    types: dict[str, str] = {}
+    for path in files:
+        with _open(path) as lines:
+            for line in lines:
+                try:
+                    row = json.loads(line)
+                except ValueError:  # a row of nulls, to Spark
+                    continue
+                for name, value in row.items() if isinstance(row, dict) else ():
+                    if value is None:
+                        types.setdefault(name, TEXT)
+                    else:
+                        types[name] = TEXT if isinstance(value, str) else type(value).__name__
+                if isinstance(row, dict) and isinstance(row.get(input_col), str):
+                    return types
+    return types
+
+
+def _open(path: Path) -> io.TextIOWrapper:
+    """Unpacked where the name says that it is packed, as Spark's `part-0.csv.gz`."""
+    return io.TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", newline="")
+
+
+def _name_of_arrow(type_: pa.DataType) -> str:
+    if pa.types.is_dictionary(type_):
+        return _name_of_arrow(type_.value_type)
+    is_text = pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+    return TEXT if is_text else str(type_)
+
+
+def unreadable(source: str, said: str) -> DataError:
+    """The error of a broken input, whoever met it."""
+    first = said.partition("\n")[0][:200]
+    return DataError(f"score_input={source} cannot be read ({first}); check that it is whole, or write it again")

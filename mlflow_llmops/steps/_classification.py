@@ -1,0 +1,78 @@
+"""How classifiers are measured and proven: by the labels that a fresh process gives the test split."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow_llmops import names
+from mlflow_llmops.batching.scorer import softmax
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.measure import quality as labels_quality
+from mlflow_llmops.measure.measurement import Estimate, Measurements
+from mlflow_llmops.measure.rival import tfidf_answers
+from mlflow_llmops.measure.scorer import scorer_of
+from mlflow_llmops.measure.speed import Times, latency_speedup, measure_speed, speedup
+from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.tracking.references import LoadedModel, asked
+from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same
+
+
+def ask(artifact: Path, data: Splits) -> Answers:
+    """The labels of the test split."""
+    return answers_of_fresh_process(artifact, data.test.texts)
+
+
+def prove(made: TextModel, answers: Answers, data: Splits) -> None:
+    """Labels and scores of the test split."""
+    check_same(made.labels, softmax(scorer_of(made).logits(data.test.texts)), answers)
+
+
+def prove_loaded(made: TextModel, loaded: TextModel, data: Splits) -> None:
+    """Nothing: the fresh process was asked for all that is measured."""
+
+
+def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
+    """Accuracy and macro-F1, and the change in accuracy."""
+    truth, first = data.test.labels, asked(next(iter(models.values()))).labels
+    answers = {label: asked(model).labels for label, model in models.items()}
+    return {
+        label: {**labels_quality.classification(truth, now), **labels_quality.change(truth, first, now)}
+        for label, now in answers.items()
+    }
+
+
+def speed(
+    models: Mapping[str, TextModel], data: Splits, seconds: float
+) -> tuple[dict[str, Times], dict[str, Measurements]]:
+    """From texts to labels."""
+    scorers = {label: scorer_of(model) for label, model in models.items()}
+    first = next(iter(models))
+    times = measure_speed(
+        {label: scorer.logits for label, scorer in scorers.items()},
+        data.test.texts,
+        lambda texts: sum(map(len, scorers[first].encode(texts))),
+        seconds,
+    )
+    return times, {
+        label: {
+            **each.measurements(),
+            names.SPEEDUP: speedup(times[first], each),
+            names.LATENCY_SPEEDUP: latency_speedup(times[first], each),
+        }
+        for label, each in times.items()
+    }
+
+
+def beside(label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:
+    """TF-IDF with logistic regression, trained on the same split."""
+    rival = tfidf_answers(data)
+    scored = labels_quality.classification(data.test.labels, rival)
+    against = labels_quality.change(data.test.labels, rival, asked(first).labels)[names.QUALITY_CHANGE]
+    measured[names.TFIDF_ACCURACY] = scored[names.ACCURACY]
+    measured[names.CHANGE_TO_TFIDF] = against
+    if not isinstance(against, Estimate):
+        raise TypeError("a change in quality is an estimate")
+    place = "ahead of" if against.low > 0 else "behind" if against.high < 0 else "not told apart from"
+    return [
+        f"{label} is {place} TF-IDF with logistic regression ({scored[names.ACCURACY]}) on the same split: "
+        f"{against.value:+.4f} [{against.low:+.4f}, {against.high:+.4f}]"
+    ]

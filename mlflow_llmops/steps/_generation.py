@@ -1,0 +1,68 @@
+"""How causal models are measured and proven: by how likely they hold the test split, and by what they write."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from mlflow_llmops import names
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.measure.generation import complete, generation_measurements, measure_generation, prompts_of
+from mlflow_llmops.measure.language import language, language_change
+from mlflow_llmops.measure.likelihood import likelihoods, score
+from mlflow_llmops.measure.measurement import Measurements
+from mlflow_llmops.measure.scorer import scorer_of
+from mlflow_llmops.measure.speed import Times, measure_speed, speedup
+from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.tracking.completions import check_completions, check_likelihoods
+from mlflow_llmops.tracking.references import LoadedModel
+from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process
+
+
+def ask(artifact: Path, data: Splits) -> Answers:
+    """Greedy completions of the test split's first words."""
+    return answers_of_fresh_process(artifact, prompts_of(data.test.texts))
+
+
+def prove(made: TextModel, answers: Answers, data: Splits) -> None:
+    """Completions."""
+    check_completions(made, complete(made, prompts_of(data.test.texts)), answers)
+
+
+def prove_loaded(made: TextModel, loaded: TextModel, data: Splits) -> None:
+    """The likelihood of every token of the test split, which is what quality is measured by."""
+    check_likelihoods(likelihoods(made, data.test.texts), likelihoods(loaded, data.test.texts))
+
+
+def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
+    """Perplexity, and the change in log-likelihood."""
+    found = {label: likelihoods(loaded.model, data.test.texts) for label, loaded in models.items()}
+    first = next(iter(found.values()))
+    return {label: {**language(each), **language_change(first, each, data.test.texts)} for label, each in found.items()}
+
+
+def speed(
+    models: Mapping[str, TextModel], data: Splits, seconds: float
+) -> tuple[dict[str, Times], dict[str, Measurements]]:
+    """Scoring and generation, half of the time each."""
+    first = next(iter(models))
+    times = measure_speed(
+        {label: partial(score, model) for label, model in models.items()},
+        data.test.texts,
+        lambda texts: sum(map(len, scorer_of(models[first]).encode(texts))),
+        seconds / 2,
+    )
+    written = measure_generation(models, prompts_of(data.test.texts), seconds / 2)
+    return times, {
+        label: {
+            **times[label].measurements(),
+            names.SPEEDUP: speedup(times[first], times[label]),
+            **generation_measurements(written[label]),
+            names.GENERATION_SPEEDUP: speedup(written[first], written[label]),
+        }
+        for label in models
+    }
+
+
+def beside(label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:
+    """Nothing so far."""
+    return []

@@ -1,0 +1,40 @@
+"""What measuring and proving a model means, by its task: a new task is one more file and one more line here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.measure.measurement import Measurements
+from mlflow_llmops.measure.speed import Times
+from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.steps import _classification, _generation
+from mlflow_llmops.tracking.references import LoadedModel
+from mlflow_llmops.tracking.reload import Answers
+
+
+class TaskMeasures(Protocol):
+    """A module with these functions. Of several models the first is the baseline, and all have been asked."""
+
+    def ask(self, artifact: Path, data: Splits) -> Answers:
+        """What the saved artifact answers in a fresh process."""
+
+    def prove(self, made: TextModel, answers: Answers, data: Splits) -> None:
+        """Raises ArtifactMismatch where the fresh process does not answer as the model in memory."""
+
+    def prove_loaded(self, made: TextModel, loaded: TextModel, data: Splits) -> None:
+        """The same of what the fresh process cannot be asked for, with the logged model loaded here."""
+
+    def quality(self, models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
+        """On the test split: of each model, and against the baseline."""
+
+    def speed(
+        self, models: Mapping[str, TextModel], data: Splits, seconds: float
+    ) -> tuple[dict[str, Times], dict[str, Measurements]]:
+        """Times of scoring, and all that follows from times, for each model."""
+
+    def beside(self, label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:
+        """What else the baseline is held against, in words; its numbers go into `measured`."""
+
+
+MEASURES: dict[str, TaskMeasures] = {"text-classification": _classification, "text-generation": _generation}
