@@ -62,7 +62,7 @@ class Method:
                 "start from the version it was exported from"
             )
         unknown = sorted(set(data.labels) - set(model.labels))
-        if unknown:
+        if unknown and model.labels:
             raise ModelError(
                 f"the model does not know the label {unknown[0]!r} ({len(unknown)} of {len(data.labels)} are new); "
                 "finetune it on this data first"

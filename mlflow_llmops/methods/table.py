@@ -18,6 +18,7 @@ ENTRY_POINT_GROUP = "mlflow_llmops.methods"
 METHODS = {
     "finetune.full": "mlflow_llmops.methods.finetune.full:Full",
     "distill.logits": "mlflow_llmops.methods.distill.logits:Logits",
+    "distill.on_policy": "mlflow_llmops.methods.distill.on_policy:OnPolicy",
     "distill.sequence": "mlflow_llmops.methods.distill.sequence:Sequence",
     "distill.hidden": "mlflow_llmops.methods.distill.hidden:Hidden",
     "distill.attention": "mlflow_llmops.methods.distill.attention:Attention",

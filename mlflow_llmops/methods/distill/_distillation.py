@@ -17,8 +17,8 @@ from mlflow_llmops.models.text_model import TextModel
 
 
 @dataclass(frozen=True)
-class Distillation(Training):
-    """A student, and the weights of what distill.logits minimises, which its kin add to."""
+class WithStudent(Training):
+    """The option that describes the student, who is checked against the teacher before any training."""
 
     tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
     by_token: ClassVar[bool] = False
@@ -29,13 +29,6 @@ class Distillation(Training):
         "half or layers:N of the teacher's; fresh: shape:layers=2,width=128,heads=4, or distilbert, tinybert-4, "
         "tinybert-6, albert, mobilebert, with sizes of yours as in albert:width=128,layers=2; or a folder or hub id",
     ] = "half"
-    alpha: Annotated[float, "weight of the loss against the labels", Ge(0)] = 0.3
-    beta: Annotated[float, "weight of the loss against the teacher", Ge(0)] = 0.7
-    tau: Annotated[float, "temperature of the teacher's and student's soft answers", Gt(0)] = 2.0
-    top_k: Annotated[
-        int, "words of a causal teacher's answer to each token that are kept; the rest is one mass", Ge(1)
-    ] = TOP_K
-    token_dropout: Annotated[float, "share of the student's tokens hidden while training", Ge(0), Lt(1)] = 0.1
 
     def student_of(self, teacher: TextModel, data: Splits, seed: int) -> TextModel:
         """Build the student.
@@ -58,6 +51,30 @@ class Distillation(Training):
             )
         return student
 
+    def _by_token(self, teacher: TextModel) -> bool:
+        return self.by_token or teacher.task == "text-generation"
+
+    @staticmethod
+    def _cut_alike(teacher: TextModel, student: TextModel) -> tuple[TextModel, TextModel]:
+        length = min(teacher.max_length, student.max_length)
+        return replace(teacher, max_length=length), replace(student, max_length=length)
+
+
+@dataclass(frozen=True)
+class Distillation(WithStudent):
+    """The options of alpha * H(y, softmax(z_s)) + beta * tau^2 * H(softmax(z_t/tau), softmax(z_s/tau)).
+
+    Source: Hinton, Vinyals and Dean, arXiv:1503.02531. The teacher answers each text once, whatever the epochs.
+    """
+
+    alpha: Annotated[float, "weight of the loss against the labels", Ge(0)] = 0.3
+    beta: Annotated[float, "weight of the loss against the teacher", Ge(0)] = 0.7
+    tau: Annotated[float, "temperature of the teacher's and student's soft answers", Gt(0)] = 2.0
+    top_k: Annotated[
+        int, "words of a causal teacher's answer to each token that are kept; the rest is one mass", Ge(1)
+    ] = TOP_K
+    token_dropout: Annotated[float, "share of the student's tokens hidden while training", Ge(0), Lt(1)] = 0.1
+
     def lessons(self, teacher: TextModel, student: TextModel, data: Splits) -> tuple[list[Row], list[Row]]:
         """The student's tokens and the teacher's answers: rows of the train split, and of dev where `patience`
         watches it."""
@@ -76,11 +93,3 @@ class Distillation(Training):
             order = [teacher.labels.index(label) for label in student.labels]
             answers = {name: [logits[order] for logits in rows] for name, rows in answers.items()}
         return rows_of(student, texts, answers)
-
-    def _by_token(self, teacher: TextModel) -> bool:
-        return self.by_token or teacher.task == "text-generation"
-
-    @staticmethod
-    def _cut_alike(teacher: TextModel, student: TextModel) -> tuple[TextModel, TextModel]:
-        length = min(teacher.max_length, student.max_length)
-        return replace(teacher, max_length=length), replace(student, max_length=length)

@@ -13,13 +13,12 @@ from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.methods._losses import Loss, Outputs, Terms
 from mlflow_llmops.methods._rows import IGNORED, Batch, Row, encode
 from mlflow_llmops.methods._train import Prepare, train
-from mlflow_llmops.methods.distill._student import build_student
-from mlflow_llmops.methods.training import Training
+from mlflow_llmops.methods.distill._distillation import WithStudent
 from mlflow_llmops.models.text_model import TextModel
 
 
 @dataclass(frozen=True)
-class OnPolicy(Training):
+class OnPolicy(WithStudent):
     """Generalized knowledge distillation: in a share of the steps the student completes the prompts itself, and learns
     how the teacher would have gone on after each of its tokens, by a generalized Jensen-Shannon divergence.
 
@@ -28,7 +27,6 @@ class OnPolicy(Training):
 
     tasks: ClassVar[tuple[str, ...]] = ("text-generation",)
 
-    student: Annotated[str, "half or layers:N of the teacher's, or shape:layers=2,width=128,heads=4 (fresh)"] = "half"
     on_policy: Annotated[float, "share of steps on its own samples; the others on the texts", Ge(0), Le(1)] = 0.5
     interpolation: Annotated[float, "the divergence: 0 forward KL, 1 reverse KL, 0.5 JSD", Ge(0), Le(1)] = 0.5
     prompt_tokens: Annotated[int, "first tokens of a text, which the student completes", Ge(1)] = 8
@@ -36,7 +34,7 @@ class OnPolicy(Training):
     sampling_temperature: Annotated[float, "temperature of the student's samples", Gt(0)] = 1.0
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        student = build_student(model, self.student, seed)
+        student = self.student_of(model, data, seed)
         train(
             student,
             self._rows(student, data.train),
