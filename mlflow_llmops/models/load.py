@@ -129,7 +129,23 @@ def _load_torch(model, task, labels, named, config, tokenizer, options, trained_
         raise ModelError(f"model={named}: its tokenizer has no padding, end or unknown token to pad batches with")
     net.config.pad_token_id = tokenizer.pad_token_id
     net.eval()
+    if task == "text-generation" and not _is_causal(net):
+        raise ModelError(
+            f"model={named}: its tokens see those that follow, so it cannot write text; give a causal model"
+        )
     return TextModel(task, tokenizer, _longest(tokenizer, config), labels, net)
+
+
+def _is_causal(net) -> bool:
+    """Whether a token's answer leaves out the tokens behind it: transformers loads encoders for this task as well."""
+    ids = torch.arange(5, 11).remainder(net.config.vocab_size).unsqueeze(0)
+    other = ids.clone()
+    other[0, -1] = 0
+    with torch.inference_mode():
+        before, after = (
+            net(input_ids=each, attention_mask=torch.ones_like(each)).logits[0, :-1] for each in (ids, other)
+        )
+    return torch.allclose(before, after, atol=1e-4)
 
 
 def _check_weights(net, found, named, head_name, new_head, trained_next) -> None:

@@ -41,3 +41,10 @@ def test_another_task_and_missing_texts_are_told():
         load("builtin:decoder", "text-classification")
     with pytest.raises(ConfigError, match="^model=builtin:decoder is not trained: finetune trains it"):
         load("builtin:decoder", "text-generation")
+
+
+def test_an_encoder_is_no_causal_model(tiny_folder):
+    from mlflow_llmops.errors import ModelError
+
+    with pytest.raises(ModelError, match="its tokens see those that follow, so it cannot write text"):
+        load(str(tiny_folder), "text-generation", texts=Texts(("a",)))
