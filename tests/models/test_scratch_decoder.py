@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.methods._rows import encode
 from mlflow_llmops.models.load import load
 
@@ -43,8 +43,6 @@ def test_another_task_and_missing_texts_are_told():
         load("builtin:decoder", "text-generation")
 
 
-def test_an_encoder_is_no_causal_model(tiny_folder):
-    from mlflow_llmops.errors import ModelError
-
+def test_an_encoder_is_no_causal_model(tiny_folder, tiny_texts):
     with pytest.raises(ModelError, match="its tokens see those that follow, so it cannot write text"):
-        load(str(tiny_folder), "text-generation", texts=Texts(("a",)))
+        load(str(tiny_folder), "text-generation", texts=tiny_texts.train)
