@@ -25,6 +25,11 @@ check: $(VENV)/dev ## ruff and mypy
 
 bench: $(VENV)/base ## the numbers behind the design: see benchmarks/README.md
 	python benchmarks/token_budget.py
+ifdef DATA # a folder with clinc150/ and sst2/: hours on 2 cores
+	python -m pip install -q --no-deps --require-hashes -r benchmarks/requirements.txt
+	python benchmarks/teacher_cache.py --data $(DATA)
+	python benchmarks/distillation.py --data $(DATA)
+endif
 
 ui: $(VENV)/base ## the MLflow UI at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI)
