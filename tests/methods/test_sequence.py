@@ -243,7 +243,7 @@ def likelihood(model: TextModel, prompts, written) -> float:
 
 
 def test_a_causal_student_learns_to_write_as_its_teacher(writer, corpus):
-    method = Sequence(student="layers:1", prompts_tokens=4, max_new_tokens=8, epochs=6, batch_size=8)
+    method = Sequence(student="layers:1", prompt_tokens=4, max_new_tokens=8, epochs=6, batch_size=8)
     kept: dict[str, list[dict]] = {}
     with session(listening(kept)):
         student = method.apply(writer, corpus, NOWHERE, seed=1)
@@ -257,7 +257,7 @@ def test_a_causal_student_learns_to_write_as_its_teacher(writer, corpus):
 
 
 def test_what_a_teacher_wrote_is_not_written_again(writer, corpus, tmp_path, monkeypatch):
-    method = Sequence(student="layers:1", prompts_tokens=4, max_new_tokens=4, epochs=1, patience=1, temperature=1.0)
+    method = Sequence(student="layers:1", prompt_tokens=4, max_new_tokens=4, epochs=1, patience=1, temperature=1.0)
     kept: dict[str, list[dict]] = {}
     with session(listening(kept)):
         first = method.apply(writer, corpus, NOWHERE, seed=1)
@@ -347,7 +347,7 @@ def test_an_endpoint_that_names_no_label_is_an_error_of_the_data(openai_server, 
 
 def test_a_causal_student_learns_what_an_endpoint_writes(openai_server, writer, corpus):
     openai_server.answer = lambda prompt: "rope rope rope"
-    options = {"student": "layers:1", "prompts_tokens": 4, "epochs": 15, "batch_size": 8, "learning_rate": 3e-3}
+    options = {"student": "layers:1", "prompt_tokens": 4, "epochs": 15, "batch_size": 8, "learning_rate": 3e-3}
     method = Sequence(teacher="openai:m", base_url=openai_server.url, **options)
     student = method.apply(writer, corpus, NOWHERE, seed=1)
     written = completions(student, prompts_of(writer, corpus.test.texts, 4), 20, 0.0, 0)
@@ -373,6 +373,6 @@ def test_a_bad_option_says_what_to_write(options, told):
 
 
 def test_a_prompt_that_fills_the_model_is_refused(writer, corpus):
-    with pytest.raises(ConfigError, match="^prompts_tokens=32: the model takes 32 tokens"):
-        Sequence(prompts_tokens=32).check(writer, corpus)
-    Sequence(prompts_tokens=31).check(writer, corpus)
+    with pytest.raises(ConfigError, match="^prompt_tokens=32: the model takes 32 tokens"):
+        Sequence(prompt_tokens=32).check(writer, corpus)
+    Sequence(prompt_tokens=31).check(writer, corpus)

@@ -40,13 +40,15 @@ def test_versions_of_one_network_differ_in_speed_only(three_versions, tiny_data)
     assert baseline[names.SPEEDUP] == 1
     assert first[names.QUALITY_CHANGE] == second[names.QUALITY_CHANGE] == 0
     assert first[names.AGREEMENT] == 1
-    assert first[names.SPEEDUP] > 1  # torch's overhead on a network this small is most of its time
+    # torch's overhead on a network this small is most of its time, and all the more for one text alone
+    assert first[names.SPEEDUP + names.LOW] > 1
+    assert first[names.LATENCY_SPEEDUP + names.LOW] > 1
     table = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/{names.COMPARISON_TABLE}")
     assert "TF-IDF with logistic regression" in table
 
     with pytest.raises(GateFailed, match="quality change at least -0.02"):
         promote("m", "2", names.PRODUCTION)  # 120 equal answers are no proof of that
-    promoted = promote("m", "2", names.PRODUCTION, max_quality_drop=0.05, min_speedup=0.8)
+    promoted = promote("m", "2", names.PRODUCTION, max_quality_drop=0.05)
     assert all(reason.passed for reason in promoted.values["reasons"])
     assert MlflowClient().get_model_version_by_alias("m", names.CHAMPION).version == 2
 

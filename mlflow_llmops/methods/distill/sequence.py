@@ -62,7 +62,7 @@ class Sequence(Training):
     base_url: Annotated[str | None, "of the endpoint, as http://host:port/v1; auto: OPENAI_BASE_URL or OpenAI"] = None
     key_variable: Annotated[str, "name of the environment variable that holds the endpoint's key"] = "OPENAI_API_KEY"
     prompt: Annotated[str | None, "what the endpoint is asked, with {text} and {labels} in it; auto: by task"] = None
-    prompts_tokens: Annotated[int, "tokens at the start of each text that the teacher completes", Ge(1)] = 16
+    prompt_tokens: Annotated[int, "tokens at the start of each text that the teacher completes", Ge(1)] = 16
     max_new_tokens: Annotated[int, "longest answer of the teacher", Ge(1)] = 64
     temperature: Annotated[float | None, "of the teacher; 0: its likeliest words; auto: the endpoint's", Ge(0)] = 0.0
     concurrency: Annotated[int, "requests on their way to the endpoint at once", Ge(1)] = 4
@@ -87,9 +87,9 @@ class Sequence(Training):
 
     def check(self, model: TextModel, data: Splits) -> None:
         super().check(model, data)
-        if model.task == "text-generation" and self.prompts_tokens >= model.max_length:
+        if model.task == "text-generation" and self.prompt_tokens >= model.max_length:
             raise ConfigError(
-                f"prompts_tokens={self.prompts_tokens}: the model takes {model.max_length} tokens, so nothing is left "
+                f"prompt_tokens={self.prompt_tokens}: the model takes {model.max_length} tokens, so nothing is left "
                 "to complete; give less"
             )
 
@@ -117,8 +117,8 @@ class Sequence(Training):
 
     def _of_writer(self, model: TextModel, student: TextModel, texts: list[str], seed: int) -> tuple[str, list[Lesson]]:
         """Lessons of a causal teacher, and a key over all that its answers depend on."""
-        prompts = prompts_of(model, texts, self.prompts_tokens)
-        how = f"{self.prompts_tokens} {self.max_new_tokens} {self.temperature} {seed}"
+        prompts = prompts_of(model, texts, self.prompt_tokens)
+        how = f"{self.prompt_tokens} {self.max_new_tokens} {self.temperature} {seed}"
         key = _key(answers_key(model, Texts(tuple(texts)), 0), how)
         kept = _session.current().recall(key)
         if kept is not None:
@@ -144,7 +144,7 @@ class Sequence(Training):
             max_retries=self.max_retries,
         )
         generates = model.task == "text-generation"
-        shown = prompt_texts(model, texts, self.prompts_tokens) if generates else texts
+        shown = prompt_texts(model, texts, self.prompt_tokens) if generates else texts
         template, labels = self.prompt or PROMPTS[model.task], "\n".join(model.labels)
         prompts = [filled(template, text=text, labels=labels) for text in shown]
         spending = Spending(self.max_requests, self.max_tokens)
