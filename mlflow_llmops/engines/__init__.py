@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mlflow_llmops.engines.artifact import DESCRIPTION, ExportedArtifact
 from mlflow_llmops.errors import ModelError
 
 Arrays = dict[str, np.ndarray]
@@ -31,11 +32,13 @@ ENGINES = {
 
 
 def open_engine(kind: str, folder: Path, threads: int | None = None) -> Engine:
-    """Load the graph in `folder`; `threads=None` leaves the choice to `default_threads`."""
+    """Load the graph in `folder` with the settings that its description has; `threads=None` leaves the choice to
+    `default_threads`."""
     if kind not in ENGINES:
         raise ModelError(f"no engine runs artifacts of kind {kind!r}; there are: {', '.join(ENGINES)}")
     module, _, name = ENGINES[kind].partition(":")
-    engine: Engine = getattr(import_module(module), name)(folder, threads or default_threads())
+    settings = ExportedArtifact.read(folder).runtime if (folder / DESCRIPTION).is_file() else {}
+    engine: Engine = getattr(import_module(module), name)(folder, threads or default_threads(), **settings)
     return engine
 
 

@@ -4,7 +4,7 @@ It is a storage format: fields are added with a default, never renamed.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from mlflow_llmops.errors import ModelError
@@ -25,6 +25,8 @@ class ExportedArtifact:
     parameters: int
     nonzero_parameters: int
     precision: str = "fp32"
+    runtime: dict[str, str] = field(default_factory=dict)
+    """Settings of the engine that runs the graph, as it names them."""
 
     def write(self, folder: Path) -> None:
         (folder / DESCRIPTION).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -36,6 +38,6 @@ class ExportedArtifact:
         if not path.is_file():
             raise ModelError(f"{folder} holds no exported model ({DESCRIPTION} is missing)")
         stored = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         values = {name: value for name, value in stored.items() if name in known}
         return cls(**{**values, "labels": tuple(stored["labels"])})

@@ -20,6 +20,9 @@ from mlflow_llmops.models.text_model import TextModel, count_parameters
 TOLERANCE = 1e-3
 """Largest difference of a logit between torch and its fp32 graph, relative to the largest logit (at least 1)."""
 
+FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "mobilebert", "mpnet", "gpt2", "llama")
+"""Architectures whose exports are tested; others may work too."""
+
 PROBE_LENGTHS = (1, 2, 3, 7, 16, 33, 64, 127, 256, 512)
 
 
@@ -38,8 +41,10 @@ def export(
     kind: str,
     precision: str,
     write: Callable[[Any, dict[str, torch.Tensor]], None],
+    runtime: dict[str, str] | None = None,
 ) -> TextModel:
-    """Run `write(network, sample inputs)`, which fills `folder` with a graph, and describe the result beside it.
+    """Run `write(network, sample inputs)`, which fills `folder` with a graph, and describe the result beside it, with
+    the `runtime`'s settings.
 
     Raises ModelError where the exporter cannot trace the network.
     """
@@ -55,15 +60,18 @@ def export(
             write(net, sample)
             bar.update()
     except (RuntimeError, ValueError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            f"{type(net).__name__} cannot be exported to {kind}: {str(error).splitlines()[0][:200]}"
+            f"{type(net).__name__} cannot be exported to {kind}: {why}; families that can: {', '.join(FAMILIES)}"
         ) from error
     finally:
         vars(net).pop("forward", None)  # the exporter leaves its patch of this method, undone, on the instance
     model.save_encoder(folder)
     counts = count_parameters(net)
     ExportedArtifact(
-        kind, model.task, model.labels, model.max_length, model.pad_id, *counts, precision=precision
+        *(kind, model.task, model.labels, model.max_length, model.pad_id, *counts),
+        precision=precision,
+        runtime=runtime or {},
     ).write(folder)
     return replace(model, net=None, folder=folder, kind=kind)
 

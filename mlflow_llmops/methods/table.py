@@ -24,6 +24,8 @@ METHODS = {
     "distill.attention": "mlflow_llmops.methods.distill.attention:Attention",
     "prune.neurons": "mlflow_llmops.methods.prune.neurons:Neurons",
     "quantize.int8_static": "mlflow_llmops.methods.quantize.int8_static:Int8Static",
+    "quantize.half": "mlflow_llmops.methods.quantize.half:Half",
+    "quantize.qat": "mlflow_llmops.methods.quantize.qat:Qat",
     "quantize.int8_dynamic": "mlflow_llmops.methods.quantize.int8_dynamic:Int8Dynamic",
     "export.openvino": "mlflow_llmops.methods.export.openvino:OpenVino",
     "export.onnx": "mlflow_llmops.methods.export.onnx:Onnx",

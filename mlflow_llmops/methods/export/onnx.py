@@ -1,10 +1,12 @@
 """Export to ONNX in fp32."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from transformers.exporters import OnnxConfig, OnnxExporter
+import numpy as np
+from transformers.exporters import ExportFormat, OnnxConfig, OnnxExporter
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.engines.onnxruntime import GRAPH
@@ -20,18 +22,48 @@ class Onnx(Method):
     gives: ClassVar[str] = "onnx"
     smaller: ClassVar[bool] = False
 
+    fusions: Annotated[bool, "join nodes into onnxruntime's own; no other runtime reads the graph then"] = False
+    optimization: Annotated[
+        Literal["none", "basic", "extended", "all"], "what onnxruntime may do to the graph when it loads it"
+    ] = "all"
+
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        exported = to_onnx(model, folder, "fp32")
+        exported = to_onnx(
+            model,
+            folder,
+            "fp32",
+            ort_fusions="cpu" if self.fusions else None,
+            runtime={"optimization": self.optimization},
+        )
         check_equal(model, exported)
         return exported
 
 
-def to_onnx(model: TextModel, folder: Path, precision: str, quantizer: Any = None) -> TextModel:
-    """Trace `model`, let `quantizer` (of `transformers.exporters`) change the graph, and write it into `folder`."""
+def to_onnx(
+    model: TextModel,
+    folder: Path,
+    precision: str,
+    quantizer: Callable[[Any], Any] | None = None,
+    runtime: dict[str, str] | None = None,
+    **options: Any,
+) -> TextModel:
+    """Trace `model` and write the graph into `folder`. `quantizer` gets it first and answers with the quantizer (of
+    `transformers.exporters`) that changes it; `options` are `OnnxConfig`'s, `runtime` the engine's settings."""
 
     def write(net: Any, sample: dict[str, Any]) -> None:
         exporter = OnnxExporter()
-        exported = exporter.export(net, sample, OnnxConfig(dynamic=True, quantizer=quantizer))
-        exporter.save_program(exported.program, folder / GRAPH)
+        graph = exporter.export(net, sample, OnnxConfig(dynamic=True, **options)).program
+        if quantizer is not None:
+            graph = quantizer(graph).quantize(graph, sample, ExportFormat.ONNX)
+        exporter.save_program(graph, folder / GRAPH)
 
-    return export(model, folder, "onnx", precision, write)
+    return export(model, folder, "onnx", precision, write, runtime)
+
+
+def weights_of(graph: Any) -> dict[str, np.ndarray]:
+    """The constant that each node multiplies with, by the node's name."""
+    return {
+        node.name: node.inputs[1].const_value.numpy()
+        for node in graph.graph
+        if node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
+    }

@@ -1,10 +1,12 @@
 """Export to OpenVINO IR in fp32."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+import numpy as np
+from transformers.exporters import ExportFormat, OpenVINOConfig, OpenVINOExporter
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.engines.openvino import GRAPH
@@ -26,12 +28,28 @@ class OpenVino(Method):
         return exported
 
 
-def to_openvino(model: TextModel, folder: Path, precision: str, quantizer: Any = None) -> TextModel:
-    """Trace `model`, let `quantizer` (of `transformers.exporters`) change the graph, and write it into `folder`."""
+def to_openvino(
+    model: TextModel, folder: Path, precision: str, quantizer: Callable[[Any], Any] | None = None, **options: Any
+) -> TextModel:
+    """Trace `model` and write the graph into `folder`. `quantizer` gets it first and answers with the quantizer (of
+    `transformers.exporters`) that changes it; `options` are `OpenVINOConfig`'s."""
 
     def write(net: Any, sample: dict[str, Any]) -> None:
         exporter = OpenVINOExporter()
-        exported = exporter.export(net, sample, OpenVINOConfig(dynamic=True, quantizer=quantizer))
-        exporter.save_program(exported.program, folder / GRAPH)
+        graph = exporter.export(net, sample, OpenVINOConfig(dynamic=True, **options)).program
+        if quantizer is not None:
+            graph = quantizer(graph).quantize(graph, sample, ExportFormat.OPENVINO)
+        exporter.save_program(graph, folder / GRAPH)
 
     return export(model, folder, "openvino", precision, write)
+
+
+def weights_of(graph: Any) -> dict[str, np.ndarray]:
+    """The constant that each node multiplies with, by the node's name."""
+    found = {}
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "MatMul":
+            weight = node.input(1).get_source_output().get_node()
+            if weight.get_type_name() == "Constant":
+                found[node.get_friendly_name()] = weight.get_data()
+    return found

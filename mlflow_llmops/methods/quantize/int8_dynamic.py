@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.methods.export.onnx import to_onnx
-from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods._layers import flattened, nodes_of
+from mlflow_llmops.methods.export.onnx import to_onnx, weights_of
+from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 
 
 @dataclass(frozen=True)
-class Int8Dynamic(Method):
+class Int8Dynamic(Quantization):
     """Needs no data. The range of an activation is that of its whole batch, so a text's score depends on its
     batch-mates (by up to about 1e-3)."""
 
@@ -22,5 +23,9 @@ class Int8Dynamic(Method):
     per_channel: Annotated[bool, "one scale for each output channel of a weight, not one for all"] = True
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        quantizer = OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig(per_channel=self.per_channel))
+        def quantizer(graph: Any) -> OnnxRuntimeQuantizer:
+            kept = nodes_of(model.network, self.kept(model.network), weights_of(graph))
+            config = OnnxRuntimeDynamicConfig(per_channel=self.per_channel, nodes_to_exclude=flattened(kept) or None)
+            return OnnxRuntimeQuantizer(config)
+
         return to_onnx(model, folder, "int8 dynamic", quantizer)

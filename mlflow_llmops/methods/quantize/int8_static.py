@@ -1,34 +1,102 @@
-"""Post-training quantization of weights and activations to int8, with a calibration step; OpenVINO through NNCF."""
+"""Post-training quantization of weights and activations to int8, with a calibration step."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, Literal
 
-import numpy as np
-from annotated_types import Ge
-from transformers.exporters import NNCFOpenVINOQuantizer, NNCFQuantizationConfig
+import nncf
+from annotated_types import Ge, Le
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from transformers.exporters import (
+    NNCFOnnxQuantizer,
+    NNCFOpenVINOQuantizer,
+    NNCFQuantizationConfig,
+    OnnxRuntimeQuantizer,
+    OnnxRuntimeStaticConfig,
+)
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._exported import tensors
-from mlflow_llmops.methods.export.openvino import to_openvino
-from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods._layers import flattened, nodes_of
+from mlflow_llmops.methods.export import onnx, openvino
+from mlflow_llmops.methods.quantize._quantization import Quantization, calibration_texts
+from mlflow_llmops.methods.quantize._ranges import write_ranges
 from mlflow_llmops.models.text_model import TextModel
+
+Engine = Literal["openvino", "onnx"]
+RANGES = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+"""onnxruntime's own ways to set ranges."""
 
 
 @dataclass(frozen=True)
-class Int8Static(Method):
+class Int8Static(Quantization):
     """Ranges of activations are fixed by running texts of the train split; a text's score stands for itself alone.
 
-    NNCF's model type `transformer` adds SmoothQuant (Xiao et al., arXiv:2211.10438) and fast bias correction.
+    NNCF's model type `transformer` adds SmoothQuant (Xiao et al., arXiv:2211.10438) and bias correction. onnxruntime's
+    own quantizer has neither; it quantizes what has a constant weight, since more than that made it slower than fp32.
     """
 
-    gives: ClassVar[str] = "openvino"
-
+    engine: Annotated[Engine, "runtime of the result"] = "openvino"
     calibration_texts: Annotated[int, "texts of the train split that set the ranges of activations", Ge(1)] = 128
+    ranges: Annotated[
+        Literal["nncf", "minmax", "entropy", "percentile"],
+        "who sets them: nncf, or with engine=onnx onnxruntime's minmax, entropy or percentile",
+    ] = "nncf"
+    smooth_quant: Annotated[
+        float | None, "share of the range that SmoothQuant moves from activations to weights; auto: 0.95", Ge(0), Le(1)
+    ] = None
+    bias_correction: Annotated[Literal["fast", "accurate", "none"], "how the biases make up for rounding"] = "fast"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ranges != "nncf" and self.engine != "onnx":
+            raise ConfigError(
+                f"ranges={self.ranges!r}: that is onnxruntime's; give engine=onnx with it, or ranges=nncf"
+            )
+
+    @property
+    def gives(self) -> str:  # type: ignore[override]
+        return self.engine
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        count = min(self.calibration_texts, len(data.train))
-        picked = np.random.default_rng(seed).choice(len(data.train), size=count, replace=False)
-        calibration = tensors(model, data.train.pick([int(i) for i in picked]).texts)
-        quantizer = NNCFOpenVINOQuantizer(NNCFQuantizationConfig(subset_size=count), calibration)
-        return to_openvino(model, folder, "int8 static", quantizer)
+        samples = tensors(model, calibration_texts(data, self.calibration_texts, seed).texts)
+        graphs: Any = {"onnx": onnx, "openvino": openvino}[self.engine]
+
+        def quantizer(graph: Any) -> Any:
+            kept = flattened(nodes_of(model.network, self.kept(model.network), graphs.weights_of(graph)))
+            if self.ranges != "nncf":
+                return OnnxRuntimeQuantizer(self._onnxruntime(kept), samples)
+            with_nncf = {"onnx": NNCFOnnxQuantizer, "openvino": NNCFOpenVINOQuantizer}[self.engine]
+            return with_nncf(self._nncf(kept, len(samples)), samples)
+
+        export = {"onnx": onnx.to_onnx, "openvino": openvino.to_openvino}[self.engine]
+        made = export(model, folder, "int8 static", quantizer)
+        write_ranges(folder, self.engine)
+        return made
+
+    def _nncf(self, kept: list[str], count: int) -> NNCFQuantizationConfig:
+        advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=self.bias_correction == "none")
+        if self.smooth_quant is not None:
+            advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(matmul=self.smooth_quant or -1)
+        return NNCFQuantizationConfig(
+            subset_size=count,
+            fast_bias_correction=self.bias_correction != "accurate",
+            ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
+            advanced_parameters=advanced,
+        )
+
+    def _onnxruntime(self, kept: list[str]) -> OnnxRuntimeStaticConfig:
+        return OnnxRuntimeStaticConfig(
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            calibrate_method=RANGES[self.ranges],
+            nodes_to_exclude=kept or None,
+            extra_options={"MatMulConstBOnly": True},
+        )

@@ -1,0 +1,85 @@
+"""Fake quantization: a network computes with rounded weights and inputs, and learns through the rounding."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from mlflow_llmops.methods._hooks import hooks_as_before
+from mlflow_llmops.methods._layers import weighted_layers
+
+INT8 = (-127, 127)
+"""Symmetric weights of 8 bits, as runtimes have them."""
+UINT8 = (0, 255)
+Range = tuple[float, float]
+
+
+def input_ranges(
+    net: PreTrainedModel, batches: Sequence[Mapping[str, torch.Tensor]], layers: Iterable[str]
+) -> dict[str, Range]:
+    """The lowest and the highest input that each of `layers` meets; 0 is always inside."""
+    modules = weighted_layers(net)
+    seen = dict.fromkeys(layers, (0.0, 0.0))
+
+    def watch(layer: str):
+        def look(module, inputs):
+            low, high = torch.aminmax(inputs[0].detach())
+            seen[layer] = (min(seen[layer][0], low.item()), max(seen[layer][1], high.item()))
+
+        return look
+
+    with hooks_as_before(net), torch.no_grad():
+        for layer in seen:
+            modules[layer].register_forward_pre_hook(watch(layer))
+        for batch in batches:
+            net(**batch)
+    return seen
+
+
+@contextmanager
+def fake_quantized(net: PreTrainedModel, ranges: Mapping[str, Range]) -> Iterator[None]:
+    """Inside, the layers named in `ranges` compute as a static int8 graph does: inputs rounded to 256 steps of their
+    range, weights to 255 steps of each output channel's; gradients pass as if nothing was rounded (Jacob et al.,
+    arXiv:1712.05877). The weights themselves stay as they are.
+    """
+    modules = weighted_layers(net)
+    with hooks_as_before(net):
+        for layer, (low, high) in ranges.items():
+            modules[layer].register_forward_pre_hook(_rounded_input(low, high))
+            nn.utils.parametrize.register_parametrization(
+                modules[layer], "weight", _RoundedWeight(_output_axis(modules[layer])), unsafe=True
+            )
+        try:
+            yield
+        finally:
+            for layer in ranges:
+                nn.utils.parametrize.remove_parametrizations(modules[layer], "weight", leave_parametrized=False)
+
+
+class _RoundedWeight(nn.Module):
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        peaks = weight.detach().abs().amax(dim=1 - self.axis)
+        scales = (peaks / INT8[1]).clamp_min(torch.finfo(torch.float32).tiny)
+        zeros = torch.zeros_like(scales, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scales, zeros, self.axis, *INT8)
+
+
+def _rounded_input(low: float, high: float):
+    scale = max(high - low, 1e-12) / UINT8[1]
+    zero = min(UINT8[1], max(UINT8[0], round(-low / scale)))
+
+    def hook(module, inputs):
+        return torch.fake_quantize_per_tensor_affine(inputs[0], scale, zero, *UINT8), *inputs[1:]
+
+    return hook
+
+
+def _output_axis(layer: nn.Module) -> int:
+    """Conv1D of GPT-2 keeps its weight as (inputs, outputs)."""
+    return 0 if isinstance(layer, nn.Linear) else 1

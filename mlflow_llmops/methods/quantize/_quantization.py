@@ -1,0 +1,50 @@
+"""What the quantizing methods share: layers that stay as they are, and a bound on what quality may be lost."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
+
+import numpy as np
+from annotated_types import Gt, Lt
+from transformers import PreTrainedModel
+
+from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.errors import DataError
+from mlflow_llmops.methods._layers import named
+from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.text_model import TextModel
+
+KEEP = "layers left at full precision: names or patterns such as *.output.dense, with commas; auto: none"
+DROP = "accuracy on dev that may be lost: the worst layers go back to full precision until it holds; auto: no bound"
+
+
+@dataclass(frozen=True)
+class Quantization(Method):
+    """A method whose result may leave some layers at full precision."""
+
+    keep: Annotated[str | None, KEEP] = None
+    max_quality_drop: Annotated[float | None, DROP, Gt(0), Lt(1)] = None
+    control_seconds: Annotated[float, "seconds that the search for those layers may take", Gt(0)] = 600.0
+
+    def check(self, model: TextModel, data: Splits) -> None:
+        super().check(model, data)
+        named(model.network, self.keep)
+        if self.max_quality_drop is not None and not (len(data.dev) and data.dev.labels):
+            raise DataError(
+                "max_quality_drop needs a dev split with labels, and this data has none; give one or no bound"
+            )
+
+    def keeping(self, layers: tuple[str, ...]) -> Self:
+        """The same method with `layers` left at full precision besides those that are anyway."""
+        return replace(self, keep=",".join(filter(None, (self.keep, *layers))) or None)
+
+    def kept(self, net: PreTrainedModel) -> tuple[str, ...]:
+        """The names of the layers that stay as they are."""
+        return named(net, self.keep)
+
+
+def calibration_texts(data: Splits, count: int, seed: int) -> Texts:
+    """At most `count` texts of the train split, drawn at random. Raises DataError where it is empty."""
+    if not len(data.train):
+        raise DataError("calibration needs texts of the train split, and it is empty; give data with a train split")
+    picked = np.random.default_rng(seed).choice(len(data.train), size=min(count, len(data.train)), replace=False)
+    return data.train.pick([int(i) for i in picked])
