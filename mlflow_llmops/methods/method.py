@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError, ModelError
@@ -61,6 +63,8 @@ class Method:
                 f"this method takes a {self.takes} model and this one is already {model.kind}; "
                 "start from the version it was exported from"
             )
+        if model.net is not None:
+            _check_weights(model.net)
         unknown = sorted(set(data.labels) - set(model.labels))
         if unknown and model.labels:
             raise ModelError(
@@ -71,6 +75,22 @@ class Method:
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         """Make a new model from `model`, which stays as it is. `folder` is empty and belongs to the result."""
         raise NotImplementedError
+
+
+def _check_weights(net: PreTrainedModel) -> None:
+    """Raises ModelError where weights are not what `save_pretrained` would keep."""
+    masked = [
+        name
+        for name, module in net.named_modules()
+        if parametrize.is_parametrized(module) or any(key.endswith("_orig") for key in module._parameters)
+    ]
+    if masked:
+        raise ModelError(
+            f"{masked[0]} and {len(masked) - 1} more layers have live masks or other parametrizations, which a saved "
+            "model would lose: make them permanent first (torch.nn.utils.prune.remove, remove_parametrizations)"
+        )
+    if getattr(net.config, "quantization_config", None) is not None:
+        raise ModelError("this model is already quantized; start from the version it was made from")
 
 
 AUTO = "auto"

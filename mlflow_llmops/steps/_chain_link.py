@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
+from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
 from mlflow_llmops.steps._side_by_side import Contender, side_by_side
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
@@ -66,15 +69,17 @@ def apply_method(
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         with run_session(run_id):
-            made = method.apply(source.model, data, _empty(folder, "candidate"), seed)
+            bounded = _apply(method, source.model, data, folder, seed)
+            made = bounded.model
         info = log_text_model(made)
         logged = _proven(made, info.model_uri, data)
         baseline = _with_answers(source, data, _empty(folder, "baseline"))
         with _control(method, source.model, data, _empty(folder, "control"), seed) as control:
             measured, baseline_measured, rows = _measure(name, baseline, logged, control, data, measure_seconds)
+    measured |= bounded.measured
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
-    said = verdict(measured, method.compresses)
+    said = "; ".join(filter(None, (verdict(measured, method.compresses), bounded.said)))
     mlflow.set_tags(
         {
             names.VERDICT: said,
@@ -94,6 +99,13 @@ def apply_method(
         **_lineage(source),
     }
     return Link(name, run_id, logged, measured, said, rows, tags)
+
+
+def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: int) -> Bounded:
+    """As it is, or with as much of it as its bound on quality allows."""
+    if isinstance(method, Quantization) and method.max_quality_drop is not None:
+        return apply_within_bound(method, model, data, partial(_empty, folder), seed)
+    return Bounded(method.apply(model, data, _empty(folder, "candidate"), seed), "", {})
 
 
 def registered(link: Link, name: str) -> Link:

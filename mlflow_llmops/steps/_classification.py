@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mlflow_llmops import names
 from mlflow_llmops.batching.scorer import softmax
-from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.errors import DataError
 from mlflow_llmops.measure import quality as labels_quality
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 from mlflow_llmops.measure.rival import tfidf_answers
@@ -38,6 +39,14 @@ def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measur
         label: {**labels_quality.classification(truth, now), **labels_quality.change(truth, first, now)}
         for label, now in answers.items()
     }
+
+
+def held(model: TextModel, texts: Texts) -> float:
+    """Accuracy."""
+    if not len(texts):
+        raise DataError("there are no texts in the split that quality is held on")
+    answers = scorer_of(model).logits(texts.texts).argmax(axis=1)
+    return sum(model.labels[i] == label for i, label in zip(answers, texts.labels, strict=True)) / len(texts)
 
 
 def speed(

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_llmops import names
-from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.measure.generation import complete, generation_measurements, measure_generation, prompts_of
 from mlflow_llmops.measure.language import language, language_change
 from mlflow_llmops.measure.likelihood import likelihoods, score
@@ -38,6 +38,12 @@ def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measur
     found = {label: likelihoods(loaded.model, data.test.texts) for label, loaded in models.items()}
     first = next(iter(found.values()))
     return {label: {**language(each), **language_change(first, each, data.test.texts)} for label, each in found.items()}
+
+
+def held(model: TextModel, texts: Texts) -> float:
+    """The mean log-likelihood of a token, in nats."""
+    found = likelihoods(model, texts.texts)
+    return float(sum(each.sum() for each in found.log) / max(1, found.counts.sum()))
 
 
 def speed(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.speed import Times
 from mlflow_llmops.models.text_model import TextModel
@@ -27,6 +27,9 @@ class TaskMeasures(Protocol):
 
     def quality(self, models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
         """On the test split: of each model, and against the baseline."""
+
+    def held(self, model: TextModel, texts: Texts) -> float:
+        """The quality on one split that a bound on its loss is about: more is better, and a loss is a difference."""
 
     def speed(
         self, models: Mapping[str, TextModel], data: Splits, seconds: float

@@ -1,11 +1,38 @@
-"""What sets the two int8 methods apart: whether a text's score depends on the texts it is scored with."""
+"""What sets the quantizing methods apart: scores that stand alone, layers that stay, outliers, and training."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir
+import openvino
 import pytest
+import torch
+from torch.nn.utils import prune
+from transformers import AutoModelForSequenceClassification
 
 from mlflow_llmops.batching.scorer import pad
+from mlflow_llmops.data.texts import Texts
+from mlflow_llmops.engines.onnxruntime import GRAPH as ONNX_GRAPH
+from mlflow_llmops.engines.openvino import GRAPH as OPENVINO_GRAPH
+from mlflow_llmops.errors import ConfigError, DataError, ModelError
+from mlflow_llmops.measure.intervals import share_change
+from mlflow_llmops.measure.scorer import scorer_of
+from mlflow_llmops.methods.export import onnx
+from mlflow_llmops.methods.export import openvino as to_ir
+from mlflow_llmops.methods.quantize.half import Half, times_as_slow
 from mlflow_llmops.methods.quantize.int8_dynamic import Int8Dynamic
 from mlflow_llmops.methods.quantize.int8_static import Int8Static
+from mlflow_llmops.methods.quantize.qat import Qat
+from mlflow_llmops.models.text_model import TextModel
+
+
+def read(model: TextModel):
+    """The constants that the nodes of an exported graph multiply with."""
+    if model.kind == "onnx":
+        return onnx.weights_of(onnx_ir.load(str(model.folder / ONNX_GRAPH)))
+    return to_ir.weights_of(openvino.Core().read_model(str(model.folder / OPENVINO_GRAPH)))
 
 
 def drift(model, ids) -> float:
@@ -28,3 +55,136 @@ def test_a_static_score_stands_alone_and_a_dynamic_one_does_not(tiny_model, tiny
     dynamic = Int8Dynamic().apply(tiny_model, tiny_texts, tmp_path / "dynamic")
     assert drift(static, ids) < 1e-5
     assert drift(dynamic, ids) > 1e-4
+
+
+def outlier(model: TextModel, height: float = 1500.0) -> TextModel:
+    """The same function with one feed-forward unit that always fires at `height`: a range of inputs that leaves few
+    steps to all others."""
+    net = deepcopy(model.network)
+    for block in net.bert.encoder.layer:
+        write, read = block.intermediate.dense, block.output.dense
+        with torch.no_grad():
+            write.weight[0], write.bias[0] = 0.0, height
+            read.bias -= 1e-3 * height
+            read.weight[:, 0] = 1e-3
+    return model.with_net(net)
+
+
+def accuracy(model: TextModel, texts) -> float:
+    return float(np.mean(_hits(model, texts)))
+
+
+def _hits(model: TextModel, texts) -> np.ndarray:
+    answers = scorer_of(model).logits(texts.texts).argmax(1)
+    return np.array([model.labels[i] == label for i, label in zip(answers, texts.labels, strict=True)])
+
+
+def test_the_planted_unit_changes_hardly_anything_at_full_precision(tiny_model, tiny_texts):
+    before, after = (_hits(model, tiny_texts.test) for model in (tiny_model, outlier(tiny_model)))
+    assert np.mean(before == after) > 0.98
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_smooth_quant_holds_what_plain_ranges_lose(engine, tiny_model, tiny_texts, tmp_path):
+    model, texts = outlier(tiny_model), tiny_texts.test.texts
+    before = scorer_of(model).logits(texts)
+    moved = {}
+    for alpha in (0.0, 0.95):
+        folder = tmp_path / str(alpha)
+        folder.mkdir()
+        made = Int8Static(engine=engine, smooth_quant=alpha).apply(model, tiny_texts, folder)
+        moved[alpha] = float(np.abs(scorer_of(made).logits(texts) - before).mean())
+    assert moved[0.95] < moved[0.0] / 2
+
+
+def test_training_with_rounding_wins_back_what_rounding_loses(tiny_model, tiny_texts, tmp_path):
+    model = outlier(tiny_model)
+    options = {"engine": "onnx", "ranges": "minmax"}
+    (tmp_path / "ptq").mkdir()
+    (tmp_path / "qat").mkdir()
+    ptq = Int8Static(**options).apply(model, tiny_texts, tmp_path / "ptq")
+    qat = Qat(**options, epochs=6, learning_rate=1e-3).apply(model, tiny_texts, tmp_path / "qat")
+    was, now = (_hits(each, tiny_texts.test) for each in (ptq, qat))
+    assert share_change(was, now).low > 0, f"{was.mean()} -> {now.mean()}"
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_a_kept_layer_keeps_its_numbers(engine, tiny_model, tiny_texts, tmp_path):
+    every = Int8Static(engine=engine, calibration_texts=8)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "kept").mkdir()
+    assert read(every.apply(tiny_model, tiny_texts, tmp_path / "all")) == {}
+    made = every.keeping(("*.0.output.dense", "classifier")).apply(tiny_model, tiny_texts, tmp_path / "kept")
+    # SmoothQuant may have scaled them, in floats
+    assert sorted(weight.size for weight in read(made).values()) == [3 * 32, 32 * 64]
+    assert all(weight.dtype == np.float32 for weight in read(made).values())
+
+
+def test_dynamic_int8_keeps_layers_too(tiny_model, tiny_texts, tmp_path):
+    layers = ("*.0.output.dense", "classifier")  # a MatMul and a Gemm
+    made = Int8Dynamic().keeping(layers).apply(tiny_model, tiny_texts, tmp_path)
+    assert sorted(weight.size for weight in read(made).values()) == [3 * 32, 32 * 64]
+
+
+@pytest.mark.parametrize(
+    ("engine", "ranges"), [("openvino", "nncf"), ("onnx", "nncf"), ("onnx", "minmax"), ("onnx", "percentile")]
+)
+def test_the_observed_ranges_are_an_artifact(engine, ranges, tiny_model, tiny_texts, tmp_path):
+    Int8Static(engine=engine, ranges=ranges, calibration_texts=16).apply(tiny_model, tiny_texts, tmp_path)
+    found = json.loads((tmp_path / "ranges.json").read_text())
+    assert len(found) >= 8  # each of two blocks has four different inputs of layers
+    assert all(low <= 0 <= high and low < high for low, high in found.values())
+
+
+def test_percentiles_cut_what_minmax_holds(tiny_model, tiny_texts, tmp_path):
+    width = {}
+    for ranges in ("minmax", "percentile"):
+        folder = tmp_path / ranges
+        folder.mkdir()
+        Int8Static(engine="onnx", ranges=ranges, calibration_texts=32).apply(tiny_model, tiny_texts, folder)
+        found = json.loads((folder / "ranges.json").read_text())
+        width[ranges] = sum(high - low for low, high in found.values())
+    assert width["percentile"] < width["minmax"]
+
+
+def test_half_of_a_torch_network_is_refused_where_it_would_be_emulated(tiny_model, tiny_texts, tmp_path):
+    if times_as_slow(torch.float16, torch.device("cpu")) > 1.5:
+        with pytest.raises(ConfigError, match=r"dtype='fp16': this machine emulates it, .* took \d+\.\d times as long"):
+            Half(engine="torch", dtype="fp16").apply(tiny_model, tiny_texts, tmp_path)
+    else:
+        made = Half(engine="torch", dtype="fp16").apply(tiny_model, tiny_texts, tmp_path)
+        assert made.network.dtype == torch.float16
+    assert 0.5 < times_as_slow(torch.float32, torch.device("cpu")) < 2
+
+
+def test_bf16_halves_a_torch_network_which_plain_from_pretrained_loads(tiny_model, tiny_texts, tmp_path):
+    made = Half(engine="torch", dtype="bf16").apply(tiny_model, tiny_texts, tmp_path)
+    made.save(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert again.dtype == torch.bfloat16
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert size < 0.52 * 4 * sum(p.numel() for p in tiny_model.network.parameters()) + 20_000
+    assert accuracy(made, tiny_texts.test) >= accuracy(tiny_model, tiny_texts.test) - 0.05
+
+
+def test_bad_input_says_what_to_do(tiny_model, tiny_texts, tmp_path):
+    empty = replace(tiny_texts, train=Texts(()))
+    with pytest.raises(DataError, match="calibration needs texts of the train split, and it is empty"):
+        Int8Static().apply(tiny_model, empty, tmp_path)
+    with pytest.raises(DataError, match="max_quality_drop needs a dev split with labels"):
+        Int8Static(max_quality_drop=0.01).check(tiny_model, replace(tiny_texts, dev=Texts(())))
+    with pytest.raises(ConfigError, match="ranges='entropy': that is onnxruntime's; give engine=onnx"):
+        Int8Static(ranges="entropy")
+    with pytest.raises(ConfigError, match="dtype='bf16': an OpenVINO graph keeps its weights in fp16"):
+        Half(dtype="bf16")
+    with pytest.raises(ModelError, match="no layer is named 'nonsense'"):
+        Int8Static(keep="nonsense").check(tiny_model, tiny_texts)
+
+
+def test_live_masks_are_refused(tiny_model, tiny_texts):
+    masked = tiny_model.with_net(deepcopy(tiny_model.network))
+    prune.l1_unstructured(masked.network.classifier, "weight", amount=0.5)
+    with pytest.raises(ModelError, match=r"classifier and 0 more layers have live masks .* make them permanent"):
+        Int8Static().check(masked, tiny_texts)
+    prune.remove(masked.network.classifier, "weight")
+    Int8Static().check(masked, tiny_texts)

@@ -24,8 +24,9 @@ class Int8Dynamic(Quantization):
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         def quantizer(graph: Any) -> OnnxRuntimeQuantizer:
-            kept = nodes_of(model.network, self.kept(model.network), weights_of(graph))
-            config = OnnxRuntimeDynamicConfig(per_channel=self.per_channel, nodes_to_exclude=flattened(kept) or None)
+            kept = flattened(nodes_of(model.network, self.kept(model.network), weights_of(graph)))
+            kept += [f"{node}_MatMul" for node in kept]  # how onnxruntime calls a Gemm once it has split it
+            config = OnnxRuntimeDynamicConfig(per_channel=self.per_channel, nodes_to_exclude=kept or None)
             return OnnxRuntimeQuantizer(config)
 
         return to_onnx(model, folder, "int8 dynamic", quantizer)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import nncf
+import torch
 from annotated_types import Ge, Le
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from transformers.exporters import (
@@ -70,7 +71,7 @@ class Int8Static(Quantization):
         def quantizer(graph: Any) -> Any:
             kept = flattened(nodes_of(model.network, self.kept(model.network), graphs.weights_of(graph)))
             if self.ranges != "nncf":
-                return OnnxRuntimeQuantizer(self._onnxruntime(kept), samples)
+                return OnnxRuntimeQuantizer(self._onnxruntime(kept), equally_long(samples))
             with_nncf = {"onnx": NNCFOnnxQuantizer, "openvino": NNCFOpenVINOQuantizer}[self.engine]
             return with_nncf(self._nncf(kept, len(samples)), samples)
 
@@ -100,3 +101,15 @@ class Int8Static(Quantization):
             nodes_to_exclude=kept or None,
             extra_options={"MatMulConstBOnly": True},
         )
+
+
+def equally_long(samples: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """Cut to the length of the shorter quarter, without those that are shorter still: onnxruntime's histograms take
+    texts of one length only, and padding would count as text."""
+    lengths = sorted(sample["input_ids"].shape[1] for sample in samples)
+    length = lengths[len(lengths) // 4]
+    return [
+        {name: tensor[:, :length] for name, tensor in sample.items()}
+        for sample in samples
+        if sample["input_ids"].shape[1] >= length
+    ]
