@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import mlflow
@@ -75,6 +76,20 @@ def tiny_model(tiny_texts: Splits) -> TextModel:
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     untrained = small_encoder(tiny_texts.train, tiny_texts.labels, vocabulary=300, **shape)
     return Full(epochs=4, batch_size=16, token_dropout=0.1).apply(untrained, tiny_texts, Path("unused"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def hurt_model(tiny_model: TextModel) -> TextModel:
+    """`tiny_model` with a channel that is always high where the pooler reads: the same answers, but a range that leaves
+    few steps of int8 to all other channels."""
+    net = deepcopy(tiny_model.network)
+    norm, read = net.bert.encoder.layer[-1].output.LayerNorm, net.bert.pooler.dense
+    height, weight = 1200.0, 1e-3
+    with torch.no_grad():
+        norm.weight[0], norm.bias[0] = 0.0, height
+        read.weight[:, 0] = weight
+        read.bias -= weight * height
+    return tiny_model.with_net(net)
 
 
 @pytest.fixture(scope="session")

@@ -57,19 +57,6 @@ def test_a_static_score_stands_alone_and_a_dynamic_one_does_not(tiny_model, tiny
     assert drift(dynamic, ids) > 1e-4
 
 
-def outlier(model: TextModel, height: float = 1500.0) -> TextModel:
-    """The same function with one feed-forward unit that always fires at `height`: a range of inputs that leaves few
-    steps to all others."""
-    net = deepcopy(model.network)
-    for block in net.bert.encoder.layer:
-        write, read = block.intermediate.dense, block.output.dense
-        with torch.no_grad():
-            write.weight[0], write.bias[0] = 0.0, height
-            read.bias -= 1e-3 * height
-            read.weight[:, 0] = 1e-3
-    return model.with_net(net)
-
-
 def accuracy(model: TextModel, texts) -> float:
     return float(np.mean(_hits(model, texts)))
 
@@ -79,14 +66,14 @@ def _hits(model: TextModel, texts) -> np.ndarray:
     return np.array([model.labels[i] == label for i, label in zip(answers, texts.labels, strict=True)])
 
 
-def test_the_planted_unit_changes_hardly_anything_at_full_precision(tiny_model, tiny_texts):
-    before, after = (_hits(model, tiny_texts.test) for model in (tiny_model, outlier(tiny_model)))
+def test_the_planted_channel_changes_hardly_anything_at_full_precision(tiny_model, hurt_model, tiny_texts):
+    before, after = (_hits(model, tiny_texts.test) for model in (tiny_model, hurt_model))
     assert np.mean(before == after) > 0.98
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
-def test_smooth_quant_holds_what_plain_ranges_lose(engine, tiny_model, tiny_texts, tmp_path):
-    model, texts = outlier(tiny_model), tiny_texts.test.texts
+def test_smooth_quant_holds_what_plain_ranges_lose(engine, hurt_model, tiny_texts, tmp_path):
+    model, texts = hurt_model, tiny_texts.test.texts
     before = scorer_of(model).logits(texts)
     moved = {}
     for alpha in (0.0, 0.95):
@@ -97,13 +84,12 @@ def test_smooth_quant_holds_what_plain_ranges_lose(engine, tiny_model, tiny_text
     assert moved[0.95] < moved[0.0] / 2
 
 
-def test_training_with_rounding_wins_back_what_rounding_loses(tiny_model, tiny_texts, tmp_path):
-    model = outlier(tiny_model)
+def test_training_with_rounding_wins_back_what_rounding_loses(hurt_model, tiny_texts, tmp_path):
     options = {"engine": "onnx", "ranges": "minmax"}
     (tmp_path / "ptq").mkdir()
     (tmp_path / "qat").mkdir()
-    ptq = Int8Static(**options).apply(model, tiny_texts, tmp_path / "ptq")
-    qat = Qat(**options, epochs=6, learning_rate=1e-3).apply(model, tiny_texts, tmp_path / "qat")
+    ptq = Int8Static(**options).apply(hurt_model, tiny_texts, tmp_path / "ptq")
+    qat = Qat(**options, epochs=6, learning_rate=5e-3).apply(hurt_model, tiny_texts, tmp_path / "qat")
     was, now = (_hits(each, tiny_texts.test) for each in (ptq, qat))
     assert share_change(was, now).low > 0, f"{was.mean()} -> {now.mean()}"
 
