@@ -53,6 +53,7 @@ KEPT_PREFIX = "llmops.kept."
 CONTINUED_IN = "llmops.continued_in"
 HARDWARE = "llmops.hardware"
 HARDWARE_PREFIX = "llmops.hardware."
+HARDWARE_WARNING = "llmops.hardware_warning"
 RUNTIME_PREFIX = "llmops.runtime."
 
 # tags of model versions

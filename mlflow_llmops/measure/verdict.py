@@ -4,10 +4,11 @@ from mlflow_llmops import names
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 
 
-def verdict(measured: Measurements, compresses: bool = True) -> str:
+def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") -> str:
     """From the ratios and the change in quality against the baseline, judged by their intervals.
 
-    What is not meant to compress (`compresses=False`) is judged by its quality alone.
+    What is not meant to compress (`compresses=False`) is judged by its quality alone. `lacking` says what the machine
+    would have needed to be fast.
     """
     speed, size, change = measured[names.SPEEDUP], measured[names.SIZE_RATIO], measured[names.QUALITY_CHANGE]
     if not isinstance(speed, Estimate) or not isinstance(change, Estimate) or isinstance(size, Estimate):
@@ -32,6 +33,7 @@ def verdict(measured: Measurements, compresses: bool = True) -> str:
         parts.append(f"quality rose by {change.value:.4f} [{change.low:.4f}, {change.high:.4f}]{unit}")
     else:
         parts.append("no difference in quality was found")
+    parts += [lacking] if lacking else []
     return "; ".join(parts)
 
 

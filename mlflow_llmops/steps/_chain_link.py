@@ -13,6 +13,7 @@ import torch
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
+from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.measure.measurement import Measurements, flat
 from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
@@ -20,6 +21,7 @@ from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
+from mlflow_llmops.steps._hardware import hardware_warning
 from mlflow_llmops.steps._side_by_side import Contender, side_by_side
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
@@ -63,6 +65,9 @@ def apply_method(
     log_params({**chosen, f"{name}.seed": seed})
     log_data(data)
     method.check(source.model, data)
+    warning = hardware_warning(name, method)
+    if warning:
+        mlflow.set_tag(names.HARDWARE_WARNING, warning)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         with run_session(run_id):
@@ -74,7 +79,7 @@ def apply_method(
             measured, baseline_measured, rows = _measure(name, baseline, logged, control, data, measure_seconds)
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
-    said = verdict(measured, method.compresses)
+    said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
     mlflow.set_tags(
         {
             names.VERDICT: said,

@@ -14,6 +14,7 @@ from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
 from mlflow_llmops.steps._chain_link import Link, apply_method, registered
+from mlflow_llmops.steps._hardware import warn
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
     Data,
@@ -63,6 +64,7 @@ def compress(
     }
     with start_run(name, tags, params, resume) as run:
         built = table.build(name, options or {})  # a typing mistake is told before any data is read
+        warn(name, built)
         if register_as is not None:
             check_name(register_as)
         labelled = task_named(task).labelled

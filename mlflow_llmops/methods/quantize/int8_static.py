@@ -9,6 +9,7 @@ from annotated_types import Ge
 from transformers.exporters import NNCFOpenVINOQuantizer, NNCFQuantizationConfig
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.hardware import INT8
 from mlflow_llmops.methods._exported import tensors
 from mlflow_llmops.methods.export.openvino import to_openvino
 from mlflow_llmops.methods.method import Method
@@ -23,6 +24,7 @@ class Int8Static(Method):
     """
 
     gives: ClassVar[str] = "openvino"
+    wants: ClassVar[tuple[str, ...]] = INT8
 
     calibration_texts: Annotated[int, "texts of the train split that set the ranges of activations", Ge(1)] = 128
 
