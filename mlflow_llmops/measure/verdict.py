@@ -3,6 +3,9 @@
 from mlflow_llmops import names
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 
+SEEN_DRIFT = 1e-4
+"""Of a probability, between a text alone and in a batch; rounding in fp32 is a hundred times less."""
+
 
 def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") -> str:
     """From the ratios and the change in quality against the baseline, judged by their intervals.
@@ -33,8 +36,19 @@ def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") 
         parts.append(f"quality rose by {change.value:.4f} [{change.low:.4f}, {change.high:.4f}]{unit}")
     else:
         parts.append("no difference in quality was found")
+    parts += _of_the_batch(measured)
     parts += [lacking] if lacking else []
     return "; ".join(parts)
+
+
+def _of_the_batch(measured: Measurements) -> list[str]:
+    """A score that is another one in another batch, where a user would see it."""
+    said = []
+    for what, name in (("its batch-mates", names.BATCH_DRIFT), ("padding", names.PADDING_DRIFT)):
+        drift = measured.get(name)
+        if isinstance(drift, float) and drift > SEEN_DRIFT:
+            said.append(f"by up to {drift:.2g} with {what}")
+    return [f"a text's score moves {' and '.join(said)}"] if said else []
 
 
 def _of_the_runtime(measured: Measurements) -> list[str]:

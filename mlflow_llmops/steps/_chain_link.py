@@ -1,7 +1,7 @@
 """One method applied, measured against its baseline, and proven by reloading: the core of every verb."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
 from mlflow_llmops.hardware import lacking, this_cpu
+from mlflow_llmops.measure.batch_drift import NO_DRIFT
 from mlflow_llmops.measure.measurement import Measurements, flat
 from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
@@ -22,7 +23,7 @@ from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._hardware import hardware_warning
-from mlflow_llmops.steps._side_by_side import Contender, side_by_side
+from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
@@ -88,7 +89,7 @@ def apply_method(
             **_lineage(source),
         }
     )
-    mlflow.log_text(markdown(rows, f"{name}: {said}"), names.REPORT)
+    mlflow.log_text(markdown(rows, f"{name}: {said}", _notes(rows)), names.REPORT)
     mlflow.log_dict({row.label: flat(row.measured) for row in rows}, names.MEASUREMENTS)
     tags = {
         names.METHOD: name,
@@ -161,6 +162,18 @@ def _measure(
         now |= {names.RUNTIME_SPEEDUP: gain, names.SAME_RUNTIME_SPEEDUP: speedup(times[label], times[name])}
         rows.insert(1, Row(label, {**times[label].measurements(), names.SPEEDUP: gain}, kind=control.kind))
     return now, was, tuple(rows)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What the report's columns have no room for."""
+    drifts = {
+        row.label: counted(row.measured, names.PADDING_DRIFT) for row in rows if names.PADDING_DRIFT in row.measured
+    }
+    if max(drifts.values(), default=0.0) <= NO_DRIFT:
+        return []
+    return [
+        "padding alone moves a probability by up to: " + ", ".join(f"{each:.2g} ({of})" for of, each in drifts.items())
+    ]
 
 
 def _empty(folder: str, name: str) -> Path:

@@ -21,6 +21,7 @@ COLUMNS: dict[str, tuple[str, float]] = {
     "accuracy": (names.ACCURACY, 1),
     "change": (names.QUALITY_CHANGE, 1),
     "retained %": (names.RETAINED, 100),
+    "batch drift": (names.BATCH_DRIFT, 1),
     "texts/s": (names.TEXTS_PER_S, 1),
     "times as fast": (names.SPEEDUP, 1),
     "p50 ms": (names.LATENCY_P50, 1),

@@ -80,3 +80,14 @@ def test_a_causal_model_is_judged_by_its_writing_too():
     assert verdict({**measured, names.GENERATION_SPEEDUP: SLOWER}).startswith(
         "did not help: neither faster nor smaller; slower: 0.50 times the speed at writing; "
     )
+
+
+def test_a_score_that_moves_with_its_batch_is_named_and_rounding_is_not():
+    measured = {names.SPEEDUP: FASTER, names.SIZE_RATIO: 0.25, names.QUALITY_CHANGE: AS_GOOD}
+    assert verdict({**measured, names.BATCH_DRIFT: 0.00134, names.PADDING_DRIFT: 9e-5}).endswith(
+        "no difference in quality was found; a text's score moves by up to 0.0013 with its batch-mates"
+    )
+    assert verdict({**measured, names.BATCH_DRIFT: 0.002, names.PADDING_DRIFT: 0.003}).endswith(
+        "; a text's score moves by up to 0.002 with its batch-mates and by up to 0.003 with padding"
+    )
+    assert "moves" not in verdict({**measured, names.BATCH_DRIFT: 9e-5, names.PADDING_DRIFT: 0.0})

@@ -28,6 +28,8 @@ def test_one_run_holds_everything(quantized):
     for name in COUNTED:
         assert metrics[name] > 0
         assert metrics[names.BASELINE_PREFIX + name] > 0
+    for name in (names.BATCH_DRIFT, names.PADDING_DRIFT):
+        assert 0 <= metrics[name] < 1e-4 > metrics[names.BASELINE_PREFIX + name]
     for name in (
         names.SPEEDUP,
         names.RUNTIME_SPEEDUP,
@@ -44,6 +46,7 @@ def test_one_run_holds_everything(quantized):
     assert {i.tags[0].value for i in quantized.inputs.dataset_inputs} == {"training", "evaluation"}
     report = mlflow.artifacts.load_text(f"runs:/{quantized.info.run_id}/{names.REPORT}")
     assert "baseline in openvino, fp32" in report  # a change of runtime is a row of its own
+    assert "batch drift" in report
     version = MlflowClient().get_model_version("tiny", "1")
     assert mlflow.pyfunc.load_model(version.source).predict(["oven and butter"])["label"][0] == "kitchen"
 
