@@ -27,6 +27,10 @@ SIZE_RATIO = "ratio/size"
 RUNTIME_SPEEDUP = "ratio/speedup_of_runtime"
 LATENCY_SPEEDUP = "ratio/latency_speedup"
 SAME_RUNTIME_SPEEDUP = "ratio/speedup_in_same_runtime"
+SPEEDUP_OF_CELL = {
+    (texts, tokens): f"ratio/speedup_{texts}x{tokens}" for texts in (1, 8, 32) for tokens in (16, 64, 256)
+}
+"""The speed-up of the network alone, by how many texts of how many tokens it is given at once."""
 TFIDF_ACCURACY = "quality/tfidf_accuracy"
 CHANGE_TO_TFIDF = "quality/change_to_tfidf"
 LOW, HIGH = "_low", "_high"
@@ -73,6 +77,9 @@ REPLACED_BY = "llmops.replaced_by"
 # artifacts
 REPORT = "report.md"
 MEASUREMENTS = "measurements.json"
+SPEED_GRID = "speed_grid.json"
+SPEED_GRID_TABLE = "speed_grid.md"
+SPEED_GRID_PNG = "speed_grid.png"
 COMPARISON = "comparison.json"
 COMPARISON_TABLE = "comparison.md"
 PARETO_PNG = "pareto.png"

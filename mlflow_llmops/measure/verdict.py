@@ -30,6 +30,7 @@ def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") 
     if isinstance(single, Estimate):
         speeds[" for one text alone"] = single
     parts += [f"slower: {each.value:.2f} times the speed{at}" for at, each in speeds.items() if each.high < 1]
+    parts += _in_cells(measured)
     if change.high < 0:
         parts.append(f"quality fell by {-change.value:.4f} [{-change.high:.4f}, {-change.low:.4f}]{unit}")
     elif change.low > 0:
@@ -39,6 +40,19 @@ def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") 
     parts += _of_the_batch(measured)
     parts += [lacking] if lacking else []
     return "; ".join(parts)
+
+
+def _in_cells(measured: Measurements) -> list[str]:
+    """The batch size and length at which it got slower: the worst, and how many more."""
+    cells = {cell: measured.get(name) for cell, name in names.SPEEDUP_OF_CELL.items()}
+    found = {cell: each for cell, each in cells.items() if isinstance(each, Estimate)}
+    slower = {cell: each.value for cell, each in found.items() if each.high < 1}
+    if not slower:
+        return []
+    texts, tokens = worst = min(slower, key=lambda cell: slower[cell])
+    more = f", and in {len(slower) - 1} more of {len(found)} batch sizes and lengths" if len(slower) > 1 else ""
+    at = f"{texts} text{'s' if texts > 1 else ''} of {tokens} tokens"
+    return [f"slower at {at}: {slower[worst]:.2f} times the speed{more}"]
 
 
 def _of_the_batch(measured: Measurements) -> list[str]:

@@ -24,6 +24,7 @@ from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._hardware import hardware_warning
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
+from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
@@ -56,8 +57,11 @@ def apply_method(
     chain: str = "",
     seed: int = 0,
     measure_seconds: float = 10.0,
+    grid_seconds: float = 0.0,
 ) -> Link:
     """Apply the method `name` to `source` inside the active run, and log, measure and prove the result.
+
+    `grid_seconds` are for speed by batch size and length on top; 0 leaves it out.
 
     Raises ArtifactMismatch where the logged model does not answer as the one in memory.
     """
@@ -77,7 +81,9 @@ def apply_method(
         logged = _proven(made, info.model_uri, data)
         baseline = _with_answers(source, data, _empty(folder, "baseline"))
         with _control(method, source.model, data, _empty(folder, "control"), seed) as control:
-            measured, baseline_measured, rows = _measure(name, baseline, logged, control, data, measure_seconds)
+            measured, baseline_measured, rows = _measure(
+                name, baseline, logged, control, data, measure_seconds, grid_seconds
+            )
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
     said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
@@ -150,6 +156,7 @@ def _measure(
     control: TextModel | None,
     data: Splits,
     seconds: float,
+    grid_seconds: float,
 ) -> tuple[Measurements, Measurements, tuple[Row, ...]]:
     """The candidate's measurements, the baseline's, and the rows of the report."""
     contenders = (Contender("baseline", baseline), Contender(name, candidate))
@@ -161,6 +168,10 @@ def _measure(
         gain = speedup(times["baseline"], times[label])
         now |= {names.RUNTIME_SPEEDUP: gain, names.SAME_RUNTIME_SPEEDUP: speedup(times[label], times[name])}
         rows.insert(1, Row(label, {**times[label].measurements(), names.SPEEDUP: gain}, kind=control.kind))
+    if grid_seconds:
+        controls = {label: control} if control else {}
+        models = {"baseline": baseline.model, **controls, name: candidate.model}
+        now |= log_speed_grid(models, times, data, grid_seconds)
     return now, was, tuple(rows)
 
 

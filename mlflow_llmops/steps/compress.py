@@ -48,6 +48,11 @@ def compress(
     task: Annotated[str, "text-classification or text-generation"] = "text-classification",
     register_as: RegisterAs = None,
     measure_seconds: MeasureSeconds = 10.0,
+    speed_grid: Annotated[
+        bool | None,
+        "measure 1, 8 and 32 texts of 16, 64 and 256 tokens as well, for up to measure_seconds more; "
+        "auto: for classifiers that are to become smaller or faster",
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     resume: Annotated[str | None, "run id of an interrupted run of the same verb, to go on in it; auto: none"] = None,
     seed: Seed = 0,
@@ -69,9 +74,20 @@ def compress(
             check_name(register_as)
         labelled = task_named(task).labelled
         _check_task(name, built, task)
+        grid = _wants_grid(speed_grid, built, labelled)
         splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
         source = load_model(model, task, splits if built.new_head else None, trust_remote_code=trust_remote_code)
-        link = apply_method(name, options or {}, source, splits, run.info.run_id, name, seed, measure_seconds)
+        link = apply_method(
+            name,
+            options or {},
+            source,
+            splits,
+            run.info.run_id,
+            name,
+            seed,
+            measure_seconds,
+            grid_seconds=measure_seconds if grid else 0.0,
+        )
         if register_as is not None:
             link = registered(link, register_as)
     return Outcome(run.info.run_id, shown_link(link, splits), {"link": link})
@@ -86,6 +102,14 @@ def _check_task(name: str, method: Method, task: str) -> None:
             f"task={task}: {name} gives an {method.gives} model, and those are measured and stored for "
             "text-classification only so far; choose a method that gives a torch model"
         )
+
+
+def _wants_grid(asked: bool | None, method: Method, labelled: bool) -> bool:
+    if asked and not labelled:
+        raise ConfigError(
+            "speed_grid=True: batch sizes and lengths are measured for text-classification only; leave it at auto"
+        )
+    return method.compresses and labelled if asked is None else asked
 
 
 def shown_link(link: Link, data: Splits) -> tuple[Any, ...]:
