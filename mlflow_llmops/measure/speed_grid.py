@@ -84,7 +84,8 @@ def measure_speed_grid(
         if cell.tokens > longest:
             left_out[cell] = f"a model takes {longest} tokens at most"
         elif shapes and expected * (1 + FEWEST_ROUNDS) > left():
-            left_out[cell] = f"{FEWEST_ROUNDS} rounds would take about {expected * FEWEST_ROUNDS:.1f} s"
+            needed = expected * FEWEST_ROUNDS
+            left_out[cell] = f"{FEWEST_ROUNDS} rounds would take about {needed:.1f} s; raise measure_seconds"
         else:
             shapes[cell] = _shape(models, {label: _batch(ids[label], cell, models[label].pad_id) for label in models})
             pace = shapes[cell].cost / shapes[cell].calls / cell.size
