@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,11 +17,19 @@ INSTRUCTION_SETS = (
     "avx_vnni",
     "amx_int8",
     "amx_bf16",
+    "avx512_bf16",
     "asimddp",
     "i8mm",
+    "bf16",
     "sve",
 )
-"""Those that decide how fast int8 and bf16 are."""
+"""Those that decide how fast int8 and bf16 are, as Linux calls them; `bf16` is ARM's."""
+INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Any one of them multiplies int8 several times as fast as fp32."""
+BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+"""Any one of them multiplies bf16; elsewhere it is emulated."""
+_NOT_IN_KEY = ("avx512_bf16", "bf16")
+"""Added after evidence was stored: in the key they would make it that of other hardware. A CPU's name decides them."""
 RUNTIMES = ("mlflow", "torch", "transformers", "onnxruntime", "openvino", "nncf")
 
 
@@ -32,7 +41,7 @@ def hardware_tags() -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     tags = {
         prefix + "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        prefix + "instruction_sets": " ".join(s for s in INSTRUCTION_SETS if s in cpu.get("flags", "").split()),
+        prefix + "instruction_sets": " ".join(instruction_sets(cpu.get("flags", ""))),
         prefix + "cores": str(cores),
         prefix + "memory_gib": _memory_gib(),
         prefix + "gpu": _gpus(),
@@ -47,15 +56,37 @@ def hardware_tags() -> dict[str, str]:
 
 def hardware_key(tags: dict[str, str]) -> str:
     """One line that is equal where timings may be compared."""
-    parts = [tags[names.HARDWARE_PREFIX + part] for part in ("cpu", "instruction_sets", "cores", "gpu")]
-    return f"{parts[0]} ({parts[1]}) x{parts[2]}" + (f" + {parts[3]}" if parts[3] else "")
+    cpu, sets, cores, gpu = (tags[names.HARDWARE_PREFIX + part] for part in ("cpu", "instruction_sets", "cores", "gpu"))
+    keyed = " ".join(each for each in sets.split() if each not in _NOT_IN_KEY)
+    return f"{cpu} ({keyed}) x{cores}" + (f" + {gpu}" if gpu else "")
+
+
+def instruction_sets(flags: str) -> tuple[str, ...]:
+    """Those of `INSTRUCTION_SETS` that stand in the flags of a CPU, in the order of the table."""
+    return tuple(each for each in INSTRUCTION_SETS if each in flags.split())
+
+
+def this_cpu() -> tuple[str, ...] | None:
+    """The instruction sets of this machine; None where the system does not say."""
+    flags = _cpuinfo().get("flags")
+    return None if flags is None else instruction_sets(flags)
+
+
+def lacking(wanted: Sequence[str], found: Collection[str] | None) -> str:
+    """What a CPU lacks, as a clause; empty where one of `wanted` was found, none is wanted or nothing is known."""
+    if not wanted or found is None or set(wanted) & set(found):
+        return ""
+    return f"this CPU lacks what makes it fast (any one of {', '.join(wanted)})"
 
 
 def _cpuinfo() -> dict[str, str]:
     path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return parsed(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else {}
+
+
+def parsed(cpuinfo: str) -> dict[str, str]:
+    """The fields of the first core in the text of /proc/cpuinfo."""
+    pairs = (line.partition(":") for line in cpuinfo.splitlines())
     found: dict[str, str] = {}
     for key, _, value in pairs:
         # on ARM the instruction sets stand under "Features"

@@ -3,11 +3,15 @@
 from mlflow_llmops import names
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 
+SEEN_DRIFT = 1e-4
+"""Of a probability, between a text alone and in a batch; rounding in fp32 is a hundred times less."""
 
-def verdict(measured: Measurements, compresses: bool = True) -> str:
+
+def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") -> str:
     """From the ratios and the change in quality against the baseline, judged by their intervals.
 
-    What is not meant to compress (`compresses=False`) is judged by its quality alone.
+    What is not meant to compress (`compresses=False`) is judged by its quality alone. `lacking` says what the machine
+    would have needed to be fast.
     """
     speed, size, change = measured[names.SPEEDUP], measured[names.SIZE_RATIO], measured[names.QUALITY_CHANGE]
     if not isinstance(speed, Estimate) or not isinstance(change, Estimate) or isinstance(size, Estimate):
@@ -26,13 +30,39 @@ def verdict(measured: Measurements, compresses: bool = True) -> str:
     if isinstance(single, Estimate):
         speeds[" for one text alone"] = single
     parts += [f"slower: {each.value:.2f} times the speed{at}" for at, each in speeds.items() if each.high < 1]
+    parts += _in_cells(measured)
     if change.high < 0:
         parts.append(f"quality fell by {-change.value:.4f} [{-change.high:.4f}, {-change.low:.4f}]{unit}")
     elif change.low > 0:
         parts.append(f"quality rose by {change.value:.4f} [{change.low:.4f}, {change.high:.4f}]{unit}")
     else:
         parts.append("no difference in quality was found")
+    parts += _of_the_batch(measured)
+    parts += [lacking] if lacking else []
     return "; ".join(parts)
+
+
+def _in_cells(measured: Measurements) -> list[str]:
+    """The batch size and length at which it got slower: the worst, and how many more."""
+    cells = {cell: measured.get(name) for cell, name in names.SPEEDUP_OF_CELL.items()}
+    found = {cell: each for cell, each in cells.items() if isinstance(each, Estimate)}
+    slower = {cell: each.value for cell, each in found.items() if each.high < 1}
+    if not slower:
+        return []
+    texts, tokens = worst = min(slower, key=lambda cell: slower[cell])
+    more = f", and in {len(slower) - 1} more of {len(found)} batch sizes and lengths" if len(slower) > 1 else ""
+    at = f"{texts} text{'s' if texts > 1 else ''} of {tokens} tokens"
+    return [f"slower at {at}: {slower[worst]:.2f} times the speed{more}"]
+
+
+def _of_the_batch(measured: Measurements) -> list[str]:
+    """A score that is another one in another batch, where a user would see it."""
+    said = []
+    for what, name in (("its batch-mates", names.BATCH_DRIFT), ("padding", names.PADDING_DRIFT)):
+        drift = measured.get(name)
+        if isinstance(drift, float) and drift > SEEN_DRIFT:
+            said.append(f"by up to {drift:.2g} with {what}")
+    return [f"a text's score moves {' and '.join(said)}"] if said else []
 
 
 def _of_the_runtime(measured: Measurements) -> list[str]:

@@ -41,6 +41,8 @@ class Method:
     """A classifier gets a fresh head where its labels are not those of the data."""
     smaller: ClassVar[bool] = True
     """The result takes less disk than the model it was made from: a promise that the contract tests hold it to."""
+    wants: ClassVar[tuple[str, ...]] = ()
+    """Instruction sets (`hardware.INSTRUCTION_SETS`) of which a CPU needs any one for the result to be fast."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,7 +1,7 @@
 """One method applied, measured against its baseline, and proven by reloading: the core of every verb."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,8 @@ import torch
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
+from mlflow_llmops.hardware import lacking, this_cpu
+from mlflow_llmops.measure.batch_drift import NO_DRIFT
 from mlflow_llmops.measure.measurement import Measurements, flat
 from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
@@ -23,7 +25,9 @@ from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
-from mlflow_llmops.steps._side_by_side import Contender, side_by_side
+from mlflow_llmops.steps._hardware import hardware_warning
+from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
+from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
@@ -56,8 +60,11 @@ def apply_method(
     chain: str = "",
     seed: int = 0,
     measure_seconds: float = 10.0,
+    grid_seconds: float = 0.0,
 ) -> Link:
     """Apply the method `name` to `source` inside the active run, and log, measure and prove the result.
+
+    `grid_seconds` are for speed by batch size and length on top; 0 leaves it out.
 
     Raises ArtifactMismatch where the logged model does not answer as the one in memory.
     """
@@ -66,6 +73,9 @@ def apply_method(
     log_params({**chosen, f"{name}.seed": seed})
     log_data(data)
     method.check(source.model, data)
+    warning = hardware_warning(name, method)
+    if warning:
+        mlflow.set_tag(names.HARDWARE_WARNING, warning)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         with run_session(run_id):
@@ -75,11 +85,14 @@ def apply_method(
         logged = _proven(made, info.model_uri, data)
         baseline = _with_answers(source, data, _empty(folder, "baseline"))
         with _control(method, source.model, data, _empty(folder, "control"), seed) as control:
-            measured, baseline_measured, rows = _measure(name, baseline, logged, control, data, measure_seconds)
+            measured, baseline_measured, rows = _measure(
+                name, baseline, logged, control, data, measure_seconds, grid_seconds
+            )
     measured |= bounded.measured
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
-    said = "; ".join(filter(None, (verdict(measured, method.compresses), bounded.said)))
+    said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
+    said = "; ".join(filter(None, (said, bounded.said)))
     mlflow.set_tags(
         {
             names.VERDICT: said,
@@ -88,7 +101,7 @@ def apply_method(
             **_lineage(source),
         }
     )
-    mlflow.log_text(markdown(rows, f"{name}: {said}"), names.REPORT)
+    mlflow.log_text(markdown(rows, f"{name}: {said}", _notes(rows)), names.REPORT)
     mlflow.log_dict({row.label: flat(row.measured) for row in rows}, names.MEASUREMENTS)
     tags = {
         names.METHOD: name,
@@ -156,6 +169,7 @@ def _measure(
     control: TextModel | None,
     data: Splits,
     seconds: float,
+    grid_seconds: float,
 ) -> tuple[Measurements, Measurements, tuple[Row, ...]]:
     """The candidate's measurements, the baseline's, and the rows of the report."""
     contenders = (Contender("baseline", baseline), Contender(name, candidate))
@@ -167,7 +181,23 @@ def _measure(
         gain = speedup(times["baseline"], times[label])
         now |= {names.RUNTIME_SPEEDUP: gain, names.SAME_RUNTIME_SPEEDUP: speedup(times[label], times[name])}
         rows.insert(1, Row(label, {**times[label].measurements(), names.SPEEDUP: gain}, kind=control.kind))
+    if grid_seconds:
+        controls = {label: control} if control else {}
+        models = {"baseline": baseline.model, **controls, name: candidate.model}
+        now |= log_speed_grid(models, times, data, grid_seconds)
     return now, was, tuple(rows)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What the report's columns have no room for."""
+    drifts = {
+        row.label: counted(row.measured, names.PADDING_DRIFT) for row in rows if names.PADDING_DRIFT in row.measured
+    }
+    if max(drifts.values(), default=0.0) <= NO_DRIFT:
+        return []
+    return [
+        "padding alone moves a probability by up to: " + ", ".join(f"{each:.2g} ({of})" for of, each in drifts.items())
+    ]
 
 
 def _empty(folder: str, name: str) -> Path:

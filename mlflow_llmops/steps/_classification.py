@@ -8,6 +8,7 @@ from mlflow_llmops.batching.scorer import softmax
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import DataError
 from mlflow_llmops.measure import quality as labels_quality
+from mlflow_llmops.measure.batch_drift import batch_drift
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 from mlflow_llmops.measure.rival import tfidf_answers
 from mlflow_llmops.measure.scorer import scorer_of
@@ -32,11 +33,15 @@ def prove_loaded(made: TextModel, loaded: TextModel, data: Splits) -> None:
 
 
 def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
-    """Accuracy and macro-F1, and the change in accuracy."""
+    """Accuracy and macro-F1, the change in accuracy, and how far a score moves with its batch-mates."""
     truth, first = data.test.labels, asked(next(iter(models.values()))).labels
     answers = {label: asked(model).labels for label, model in models.items()}
     return {
-        label: {**labels_quality.classification(truth, now), **labels_quality.change(truth, first, now)}
+        label: {
+            **labels_quality.classification(truth, now),
+            **labels_quality.change(truth, first, now),
+            **batch_drift(models[label].model, data.test.texts),
+        }
         for label, now in answers.items()
     }
 

@@ -14,6 +14,7 @@ from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
 from mlflow_llmops.steps._chain_link import Link, apply_method, registered
+from mlflow_llmops.steps._hardware import warn
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
     Data,
@@ -47,6 +48,11 @@ def compress(
     task: Annotated[str, "text-classification or text-generation"] = "text-classification",
     register_as: RegisterAs = None,
     measure_seconds: MeasureSeconds = 10.0,
+    speed_grid: Annotated[
+        bool | None,
+        "measure 1, 8 and 32 texts of 16, 64 and 256 tokens as well, for up to measure_seconds more; "
+        "auto: for classifiers that are to become smaller or faster",
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     resume: Annotated[str | None, "run id of an interrupted run of the same verb, to go on in it; auto: none"] = None,
     seed: Seed = 0,
@@ -63,13 +69,25 @@ def compress(
     }
     with start_run(name, tags, params, resume) as run:
         built = table.build(name, options or {})  # a typing mistake is told before any data is read
+        warn(name, built)
         if register_as is not None:
             check_name(register_as)
         labelled = task_named(task).labelled
         _check_task(name, built, task)
+        grid = _wants_grid(speed_grid, built, labelled)
         splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
         source = load_model(model, task, splits if built.new_head else None, trust_remote_code=trust_remote_code)
-        link = apply_method(name, options or {}, source, splits, run.info.run_id, name, seed, measure_seconds)
+        link = apply_method(
+            name,
+            options or {},
+            source,
+            splits,
+            run.info.run_id,
+            name,
+            seed,
+            measure_seconds,
+            grid_seconds=measure_seconds if grid else 0.0,
+        )
         if register_as is not None:
             link = registered(link, register_as)
     return Outcome(run.info.run_id, shown_link(link, splits), {"link": link})
@@ -84,6 +102,14 @@ def _check_task(name: str, method: Method, task: str) -> None:
             f"task={task}: {name} gives an {method.gives} model, and those are measured and stored for "
             "text-classification only so far; choose a method that gives a torch model"
         )
+
+
+def _wants_grid(asked: bool | None, method: Method, labelled: bool) -> bool:
+    if asked and not labelled:
+        raise ConfigError(
+            "speed_grid=True: batch sizes and lengths are measured for text-classification only; leave it at auto"
+        )
+    return method.compresses and labelled if asked is None else asked
 
 
 def shown_link(link: Link, data: Splits) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from mlflow_llmops.models.scratch import SCRATCH
 from mlflow_llmops.registry.versions import check_name
 from mlflow_llmops.scoring.check import check_tables
 from mlflow_llmops.steps._chain_link import Link, apply_method, registered
+from mlflow_llmops.steps._hardware import warn
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
     Data,
@@ -147,6 +148,7 @@ def _check_chain(chain: list[str], options: Mapping[str, Mapping[str, Any]]) -> 
     kind = "torch"
     for name in chain:
         method = table.build(name, options.get(name, {}))
+        warn(name, method)
         if method.takes != kind:
             raise ConfigError(f"methods: {name} takes a {method.takes} model, and the one before it gives {kind}")
         kind = method.gives

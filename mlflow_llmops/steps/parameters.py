@@ -67,12 +67,15 @@ def run(verb: str, values: Mapping[str, str]) -> Outcome:
 
 def _fields_of_methods(verb: str) -> list[Parameter]:
     """Each field once, with the methods that have it and their defaults; `auto` leaves it to the method."""
-    texts: dict[str, list[str]] = {}
+    defaults: dict[str, dict[str, list[str]]] = {}
     for method in table.names(verb):
         for option in table.method_class(method).options():
-            default = _as_text(option.default)
-            texts.setdefault(option.name, []).append(f"{option.text} ({method.removeprefix(verb + '.')}: {default})")
-    return [Parameter(name, "; ".join(each), AUTO) for name, each in texts.items()]
+            said = f"{method.removeprefix(verb + '.')}: {_as_text(option.default)}"
+            defaults.setdefault(option.name, {}).setdefault(option.text, []).append(said)
+    return [
+        Parameter(name, "; ".join(f"{text} ({', '.join(each)})" for text, each in texts.items()), AUTO)
+        for name, texts in defaults.items()
+    ]
 
 
 def _as_text(default: Any) -> str | None:

@@ -21,6 +21,7 @@ COLUMNS: dict[str, tuple[str, float]] = {
     "accuracy": (names.ACCURACY, 1),
     "change": (names.QUALITY_CHANGE, 1),
     "retained %": (names.RETAINED, 100),
+    "batch drift": (names.BATCH_DRIFT, 1),
     "texts/s": (names.TEXTS_PER_S, 1),
     "times as fast": (names.SPEEDUP, 1),
     "p50 ms": (names.LATENCY_P50, 1),
@@ -98,7 +99,7 @@ def table(rows: Sequence[Row], title: str = "") -> Table:
         shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = (layout.columns[column] for column in layout.in_terminal)
-        shown.add_row(_label(row), *(_cell(row.measured.get(name), by) for name, by in cells))
+        shown.add_row(_label(row), *(cell(row.measured.get(name), by) for name, by in cells))
     return shown
 
 
@@ -107,7 +108,7 @@ def markdown(rows: Sequence[Row], heading: str, notes: Sequence[str] = ()) -> st
     columns = layout_of(rows).columns
     lines = [f"# {heading}", "", f"| model | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in rows:
-        cells = [_cell(row.measured.get(name), by) for name, by in columns.values()]
+        cells = [cell(row.measured.get(name), by) for name, by in columns.values()]
         lines.append(f"| {_label(row)} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -177,7 +178,7 @@ def pareto_html(rows: Sequence[Row]) -> plotly.graph_objects.Figure:
                 error_x={"type": "data", "array": [x.high - x.value], "arrayminus": [x.value - x.low]},
                 error_y={"type": "data", "array": [y.high - y.value], "arrayminus": [y.value - y.low]},
                 hovertext="<br>".join(
-                    f"{column}: {_cell(row.measured.get(name), by)}" for column, (name, by) in layout.columns.items()
+                    f"{column}: {cell(row.measured.get(name), by)}" for column, (name, by) in layout.columns.items()
                 ),
             )
     front = pareto_front(rows)
@@ -207,7 +208,8 @@ def _value(row: Row, name: str) -> float:
     return measured.value if isinstance(measured, Estimate) else measured
 
 
-def _cell(measured: Estimate | float | None, factor: float) -> str:
+def cell(measured: Estimate | float | None, factor: float) -> str:
+    """A number in a table, with the wider half of its interval where it has one."""
     if measured is None:
         return "-"
     if isinstance(measured, Estimate):

@@ -80,3 +80,35 @@ def test_a_causal_model_is_judged_by_its_writing_too():
     assert verdict({**measured, names.GENERATION_SPEEDUP: SLOWER}).startswith(
         "did not help: neither faster nor smaller; slower: 0.50 times the speed at writing; "
     )
+
+
+def test_a_score_that_moves_with_its_batch_is_named_and_rounding_is_not():
+    measured = {names.SPEEDUP: FASTER, names.SIZE_RATIO: 0.25, names.QUALITY_CHANGE: AS_GOOD}
+    assert verdict({**measured, names.BATCH_DRIFT: 0.00134, names.PADDING_DRIFT: 9e-5}).endswith(
+        "no difference in quality was found; a text's score moves by up to 0.0013 with its batch-mates"
+    )
+    assert verdict({**measured, names.BATCH_DRIFT: 0.002, names.PADDING_DRIFT: 0.003}).endswith(
+        "; a text's score moves by up to 0.002 with its batch-mates and by up to 0.003 with padding"
+    )
+    assert "moves" not in verdict({**measured, names.BATCH_DRIFT: 9e-5, names.PADDING_DRIFT: 0.0})
+
+
+def test_a_batch_size_that_got_slower_is_named_with_its_place_and_others_are_counted():
+    measured = {names.SPEEDUP: FASTER, names.SIZE_RATIO: 0.25, names.QUALITY_CHANGE: AS_GOOD}
+    cells = dict.fromkeys(names.SPEEDUP_OF_CELL.values(), FASTER)
+    assert "slower" not in verdict({**measured, **cells, "ratio/speedup_8x16": SAME_SPEED})
+    cells["ratio/speedup_1x16"] = Estimate(0.8, 0.7, 0.9)
+    assert verdict({**measured, **cells}) == (
+        "2.00 times as fast and 0.25 of the size; slower at 1 text of 16 tokens: 0.80 times the speed; "
+        "no difference in quality was found"
+    )
+    cells["ratio/speedup_8x64"], cells["ratio/speedup_32x256"] = SLOWER, Estimate(0.9, 0.8, 0.99)
+    said = verdict({**measured, **cells})
+    assert (
+        "; slower at 8 texts of 64 tokens: 0.50 times the speed, and in 2 more of 9 batch sizes and lengths; " in said
+    )
+
+
+def test_what_the_machine_lacks_stands_at_the_end():
+    measured = {names.SPEEDUP: SAME_SPEED, names.SIZE_RATIO: 0.25, names.QUALITY_CHANGE: AS_GOOD}
+    assert verdict(measured, lacking="this CPU lacks it").endswith("; this CPU lacks it")

@@ -28,6 +28,8 @@ def test_one_run_holds_everything(quantized):
     for name in COUNTED:
         assert metrics[name] > 0
         assert metrics[names.BASELINE_PREFIX + name] > 0
+    for name in (names.BATCH_DRIFT, names.PADDING_DRIFT):
+        assert 0 <= metrics[name] < 1e-4 > metrics[names.BASELINE_PREFIX + name]
     for name in (
         names.SPEEDUP,
         names.RUNTIME_SPEEDUP,
@@ -44,6 +46,16 @@ def test_one_run_holds_everything(quantized):
     assert {i.tags[0].value for i in quantized.inputs.dataset_inputs} == {"training", "evaluation"}
     report = mlflow.artifacts.load_text(f"runs:/{quantized.info.run_id}/{names.REPORT}")
     assert "baseline in openvino, fp32" in report  # a change of runtime is a row of its own
+    assert "batch drift" in report
+    grid = mlflow.artifacts.load_dict(f"runs:/{quantized.info.run_id}/{names.SPEED_GRID}")
+    assert grid["models"] == ["baseline", "baseline in openvino, fp32", "quantize.int8_static"]
+    assert len(grid["cells"]) + len(grid["left_out"]) == 9
+    for cell in grid["cells"]:
+        name = f"ratio/speedup_{cell['texts']}x{cell['tokens']}"
+        for key, end in (("value", ""), ("low", names.LOW), ("high", names.HIGH)):
+            assert metrics[name + end] == pytest.approx(cell["ratios"]["times as fast"][key])
+    kept = {file.path for file in MlflowClient().list_artifacts(quantized.info.run_id)}
+    assert {names.SPEED_GRID, names.SPEED_GRID_TABLE, names.SPEED_GRID_PNG} <= kept
     version = MlflowClient().get_model_version("tiny", "1")
     assert mlflow.pyfunc.load_model(version.source).predict(["oven and butter"])["label"][0] == "kitchen"
 
@@ -99,3 +111,16 @@ def test_the_run_counts_texts_that_left_the_train_split(store, tiny_folder, tiny
     assert (run.data.tags[names.OVERLAP], run.data.tags[names.OVERLAP_KEPT]) == ("0", "7")
     assert run.data.params["export.overlap"] == "allow"
     assert any("WARNING: 7 texts" in str(shown) for shown in outcome.shown)
+
+
+def test_batch_sizes_are_measured_where_something_is_to_become_smaller_and_nowhere_else():
+    from mlflow_llmops.errors import ConfigError
+    from mlflow_llmops.methods import table
+    from mlflow_llmops.steps.compress import _wants_grid
+
+    teacher, quantizer = table.build("finetune.full", {}), table.build("quantize.int8_static", {})
+    assert _wants_grid(None, quantizer, labelled=True) and _wants_grid(True, teacher, labelled=True)
+    assert not _wants_grid(None, teacher, labelled=True) and not _wants_grid(False, quantizer, labelled=True)
+    assert not _wants_grid(None, quantizer, labelled=False)
+    with pytest.raises(ConfigError, match="^speed_grid=True: .* text-classification only; leave it at auto"):
+        _wants_grid(True, quantizer, labelled=False)

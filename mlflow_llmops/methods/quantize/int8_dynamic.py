@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.hardware import INT8
 from mlflow_llmops.methods._layers import flattened, nodes_of
 from mlflow_llmops.methods.export.onnx import to_onnx, weights_of
 from mlflow_llmops.methods.quantize._quantization import Quantization
@@ -19,6 +20,7 @@ class Int8Dynamic(Quantization):
     batch-mates (by up to about 1e-3)."""
 
     gives: ClassVar[str] = "onnx"
+    wants: ClassVar[tuple[str, ...]] = INT8
 
     per_channel: Annotated[bool, "one scale for each output channel of a weight, not one for all"] = True
 

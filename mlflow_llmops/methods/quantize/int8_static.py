@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import nncf
 import torch
@@ -18,6 +18,7 @@ from transformers.exporters import (
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.hardware import INT8
 from mlflow_llmops.methods._exported import tensors
 from mlflow_llmops.methods._layers import flattened, nodes_of
 from mlflow_llmops.methods.export import onnx, openvino
@@ -41,6 +42,8 @@ class Int8Static(Quantization):
     NNCF's model type `transformer` adds SmoothQuant (Xiao et al., arXiv:2211.10438) and bias correction. onnxruntime's
     own quantizer has neither; it quantizes what has a constant weight, since more than that made it slower than fp32.
     """
+
+    wants: ClassVar[tuple[str, ...]] = INT8
 
     engine: Annotated[Engine, "runtime of the result"] = "openvino"
     calibration_texts: Annotated[int, "texts of the train split that set the ranges of activations", Ge(1)] = 128
