@@ -216,6 +216,8 @@ class _Order(LengthGroupedSampler):
 class _LossTrainer(Trainer):
     """A Trainer with a loss of ours over the network's outputs."""
 
+    loss_is_scaled_for_ga = False
+    """Ours is a batch's mean, whatever the network's class could do: the Trainer divides it by the accumulation."""
     loss: Loss
     wants: tuple[str, ...]
     terms: dict[str, list[torch.Tensor]]
