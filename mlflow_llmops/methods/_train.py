@@ -63,7 +63,7 @@ def train(
     dev: Sequence[Row] = (),
     wants: tuple[str, ...] = (),
     along: nn.Module | None = None,
-    stage: str = "train",
+    stage: str = names.TRAIN,
     prepare: Prepare | None = None,
 ) -> PreTrainedModel:
     """Train `model`'s network in place on `rows` and return it in eval mode.
@@ -243,7 +243,7 @@ class _LossTrainer(Trainer):
 
     def log(self, logs, start_time=None):
         if "loss" in logs:  # each term's mean since the last record, beside their weighted sum
-            means = {f"{name}_loss": torch.stack(values).mean().item() for name, values in self.terms.items()}
+            means = {name + names.TERM_LOSS: torch.stack(values).mean().item() for name, values in self.terms.items()}
             logs |= means if len(means) > 1 else {}
             self.terms.clear()
         super().log(logs, start_time)
@@ -259,7 +259,12 @@ class _Bar(ProgressCallback):
 class _Record(TrainerCallback):
     """Hand every record on to the run."""
 
-    kept = {"learning_rate": "learning_rate", "eval_loss": "dev_loss", "grad_norm": "grad_norm", "loss": "loss"}
+    kept = {
+        "learning_rate": names.LEARNING_RATE,
+        "eval_loss": names.DEV_LOSS,
+        "grad_norm": names.GRAD_NORM,
+        "loss": names.LOSS,
+    }
 
     def __init__(self, stage: str) -> None:
         self.stage = stage

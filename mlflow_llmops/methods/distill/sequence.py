@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from annotated_types import Ge, Gt
 
+from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import ConfigError, DataError
 from mlflow_llmops.methods import _session
@@ -154,7 +155,7 @@ class Sequence(Training):
         else:
             lessons = label_lessons(student, texts, answers)
         errors = sum(lesson.row is None for lesson in lessons)
-        _session.current().record({"sequence/errors": float(errors)}, spending.requests)
+        _session.current().record({names.ANSWER_ERRORS: float(errors)}, spending.requests)
         return _key(*(answer.key for answer in answers)), lessons
 
     def _refuse(self, lessons: list[Lesson]) -> None:
