@@ -20,6 +20,7 @@ from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
+from mlflow_llmops.steps._part import hand_out
 from mlflow_llmops.steps._side_by_side import Contender, side_by_side
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
@@ -65,7 +66,8 @@ def apply_method(
     method.check(source.model, data)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
-        with run_session(run_id):
+        with run_session(run_id) as offered:
+            hand_out(source.model, data, offered.work)
             made = method.apply(source.model, data, _empty(folder, "candidate"), seed)
         info = log_text_model(made)
         logged = _proven(made, info.model_uri, data)
