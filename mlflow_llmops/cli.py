@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -11,6 +12,9 @@ import click
 from mlflow_llmops import __version__
 from mlflow_llmops.errors import LLMOpsError, as_storage_error
 from mlflow_llmops.steps import STEPS
+
+SECONDS_TO_SAY_IT = 10
+"""A launcher ends all processes of a job as soon as one ends: the first one is to keep and print the error before."""
 
 
 class _Verbs(click.Group):
@@ -70,10 +74,12 @@ def _command(verb: str) -> click.Command:
 def _run(verb: str, values: dict[str, str]) -> None:
     from rich.console import Console
 
+    from mlflow_llmops.methods._ranks import is_main
     from mlflow_llmops.steps.parameters import run
 
-    # a run that a scheduler ends says FAILED, and leaves no temporary files
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if is_main():
+        # a run that a scheduler ends says FAILED, and leaves no temporary files
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         outcome = run(verb, values)
@@ -81,13 +87,17 @@ def _run(verb: str, values: dict[str, str]) -> None:
         mine = error if isinstance(error, LLMOpsError) else as_storage_error(error)
         if mine is None:
             raise
+        if not is_main():
+            time.sleep(SECONDS_TO_SAY_IT)
+            sys.exit(mine.exit_code)
         for shown in getattr(mine, "shown", ()):
             console.print(shown, soft_wrap=not hasattr(shown, "columns"))
         click.echo(f"Error: {mine}", err=True)
         sys.exit(mine.exit_code)
     for shown in outcome.shown:
         console.print(shown, soft_wrap=not hasattr(shown, "columns"))
-    console.print(f"run {outcome.run_id}; to see it in the MLflow UI: make ui, or mlflow ui")
+    if outcome.run_id:
+        console.print(f"run {outcome.run_id}; to see it in the MLflow UI: make ui, or mlflow ui")
 
 
 def _quiet() -> None:

@@ -30,6 +30,10 @@ class StorageError(LLMOpsError):
     """The disk is full, or a quota or file-size limit is reached."""
 
 
+class MainStopped(LLMOpsError):
+    """Another process of the same job, the first one, ended before this one got what it waits for."""
+
+
 class GateFailed(LLMOpsError):
     """A model version is not proven to be good enough for the place it was to take."""
 

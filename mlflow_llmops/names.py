@@ -41,6 +41,23 @@ LOW, HIGH = "_low", "_high"
 SCORED_ROWS = "scoring/rows"
 SCORED_ROWS_PER_S = "scoring/rows_per_s"
 
+# metrics of a training, each behind the stage that it is of, as train/loss
+TRAIN, RECOVER = "train", "recover"
+LOSS = "loss"
+TERM_LOSS = "_loss"
+"""Behind the name of a term of the loss, as label_loss and teacher_loss."""
+DEV_LOSS = "dev_loss"
+LEARNING_RATE = "learning_rate"
+GRAD_NORM = "grad_norm"
+
+# metrics of what an endpoint was asked
+PLANNED_REQUESTS = "sequence/planned_requests"
+PLANNED_PROMPT_TOKENS = "sequence/planned_prompt_tokens"
+REQUESTS = "sequence/requests"
+PROMPT_TOKENS = "sequence/prompt_tokens"
+COMPLETION_TOKENS = "sequence/completion_tokens"
+ANSWER_ERRORS = "sequence/errors"
+
 BASELINE_PREFIX = "baseline/"
 """Put before a metric's name for the baseline's value in a candidate's run."""
 

@@ -12,6 +12,7 @@ from mlflow_llmops.batching.plan import TOKEN_BUDGET, plan_batches
 from mlflow_llmops.batching.scorer import pad
 from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._ranks import from_main
 from mlflow_llmops.methods._rows import encode
 from mlflow_llmops.models.text_model import TextModel
 
@@ -28,6 +29,10 @@ def teacher_answers(teacher: TextModel, texts: Texts, top_k: int = TOP_K) -> Ans
     Within a run that keeps things, answers come from its memory: the key holds the teacher's weights, its tokenizer,
     the texts and how they are cut.
     """
+    return from_main(lambda: _remembered(teacher, texts, top_k))
+
+
+def _remembered(teacher: TextModel, texts: Texts, top_k: int) -> Answers:
     session = _session.current()
     key = answers_key(teacher, texts, top_k)
     kept = session.recall(key)

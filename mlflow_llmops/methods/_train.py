@@ -28,6 +28,7 @@ from mlflow_llmops.errors import LLMOpsError
 from mlflow_llmops.hardware import hardware_tags
 from mlflow_llmops.methods import _session
 from mlflow_llmops.methods._losses import Loss, label_loss, total
+from mlflow_llmops.methods._ranks import from_main, processes, share_of, wait_for_all
 from mlflow_llmops.methods._rows import Batch, Row, collate, hide_tokens
 from mlflow_llmops.models.text_model import TextModel
 
@@ -63,7 +64,7 @@ def train(
     dev: Sequence[Row] = (),
     wants: tuple[str, ...] = (),
     along: nn.Module | None = None,
-    stage: str = "train",
+    stage: str = names.TRAIN,
     prepare: Prepare | None = None,
 ) -> PreTrainedModel:
     """Train `model`'s network in place on `rows` and return it in eval mode.
@@ -84,12 +85,13 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_prepared(net, schedule.freeze_embeddings, along))
         if session.work is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmops-train-")))
+            own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmops-train-")))
+            folder = from_main(lambda: own)
         else:
             folder = session.work / stage
         trainer = _LossTrainer(
             model=net,
-            args=_arguments(model, len(rows), schedule, folder),
+            args=_arguments(model, len(rows), schedule, folder, along is not None),
             train_dataset=_dataset(rows),
             eval_dataset=_dataset(dev),
             data_collator=lambda items: collate([item["row"] for item in items], model),
@@ -101,10 +103,11 @@ def train(
         trainer.add_callback(_Bar())
         if schedule.patience is not None:
             trainer.add_callback(EarlyStoppingCallback(schedule.patience))
-        last = _last_whole_checkpoint(folder)
+        last = from_main(lambda: _last_whole_checkpoint(folder))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
             raise LLMOpsError(_diverged("weights", trainer.state.global_step, settings["learning_rate"]))
+        wait_for_all()  # the best checkpoint is read by each
         shutil.rmtree(folder, ignore_errors=True)
     return net.eval()
 
@@ -118,14 +121,14 @@ def learning_rate(model: TextModel) -> float:
     return min(5e-5 * (768 / width) ** 2, 2e-3) * (1.5 if model.fresh else 1)
 
 
-def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path) -> TrainingArguments:
+def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path, along: bool) -> TrainingArguments:
     watched = schedule.patience is not None
     steps = count / schedule.batch_size / schedule.accumulation
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
         learning_rate=schedule.learning_rate or learning_rate(model),
-        per_device_train_batch_size=schedule.batch_size,
+        per_device_train_batch_size=share_of(schedule.batch_size),
         per_device_eval_batch_size=4 * schedule.batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         bf16=schedule.precision == "bf16" or (schedule.precision == "auto" and _has_bf16()),
@@ -150,6 +153,9 @@ def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path) -
         seed=schedule.seed,
         data_seed=schedule.seed,
         dataloader_pin_memory=False,
+        use_cpu=processes() > 1 and not torch.cuda.is_available(),  # or each process would train on its own
+        # what is trained along takes no part in the network's outputs, where unused parameters are looked for
+        ddp_find_unused_parameters=not along,
     )
 
 
@@ -216,6 +222,8 @@ class _Order(LengthGroupedSampler):
 class _LossTrainer(Trainer):
     """A Trainer with a loss of ours over the network's outputs."""
 
+    loss_is_scaled_for_ga = False
+    """Ours is a batch's mean, whatever the network's class could do: the Trainer divides it by the accumulation."""
     loss: Loss
     wants: tuple[str, ...]
     terms: dict[str, list[torch.Tensor]]
@@ -224,7 +232,8 @@ class _LossTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None):
         given: Any = self.train_dataset
         lengths = [len(item["input_ids"]) for item in given]
-        return _Order(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return _Order(step, lengths, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         asked = {f"output_{name}": True for name in self.wants}
@@ -241,10 +250,15 @@ class _LossTrainer(Trainer):
 
     def log(self, logs, start_time=None):
         if "loss" in logs:  # each term's mean since the last record, beside their weighted sum
-            means = {f"{name}_loss": torch.stack(values).mean().item() for name, values in self.terms.items()}
+            means = {name + names.TERM_LOSS: self._mean(values) for name, values in self.terms.items()}
             logs |= means if len(means) > 1 else {}
             self.terms.clear()
         super().log(logs, start_time)
+
+    def _mean(self, values: list[torch.Tensor]) -> float:
+        """Over all processes."""
+        mean: torch.Tensor = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean")
+        return mean.item()
 
 
 class _Bar(ProgressCallback):
@@ -257,7 +271,12 @@ class _Bar(ProgressCallback):
 class _Record(TrainerCallback):
     """Hand every record on to the run."""
 
-    kept = {"learning_rate": "learning_rate", "eval_loss": "dev_loss", "grad_norm": "grad_norm", "loss": "loss"}
+    kept = {
+        "learning_rate": names.LEARNING_RATE,
+        "eval_loss": names.DEV_LOSS,
+        "grad_norm": names.GRAD_NORM,
+        "loss": names.LOSS,
+    }
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
@@ -278,7 +297,8 @@ class _Save(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() - self.last >= self.seconds:
+        # all processes save together, or they would wait for each other for ever
+        if self.seconds < math.inf and from_main(lambda: time.monotonic() - self.last >= self.seconds):
             control.should_save = True
         return control
 

@@ -26,6 +26,7 @@ from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
 from mlflow_llmops.steps._hardware import hardware_warning
+from mlflow_llmops.steps._part import hand_out
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
@@ -78,7 +79,8 @@ def apply_method(
         mlflow.set_tag(names.HARDWARE_WARNING, warning)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
-        with run_session(run_id):
+        with run_session(run_id) as offered:
+            hand_out(source.model, data, offered.work)
             bounded = _apply(method, source.model, data, folder, seed)
             made = bounded.model
         info = log_text_model(made)

@@ -39,6 +39,7 @@ class Outcome:
     """What a step did, for the caller and for whoever prints it."""
 
     run_id: str
+    """Empty in the processes that train along: the first one has the run."""
     shown: tuple[RenderableType, ...] = ()
     """Rich renderables, in order."""
     values: Mapping[str, Any] | None = None

@@ -10,6 +10,7 @@ from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods import table
+from mlflow_llmops.methods._ranks import is_main
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
@@ -31,6 +32,7 @@ from mlflow_llmops.steps._options import (
     data_params,
     said_of_overlap,
 )
+from mlflow_llmops.steps._part import check_processes, take_part
 from mlflow_llmops.tracking.references import load_model
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import start_run
@@ -60,6 +62,9 @@ def compress(
 ) -> Outcome:
     """Apply one method of `verb`, measured against `model` in the same run; `options` are the method's fields."""
     name = method if "." in method else f"{verb}.{method}"
+    if not is_main():
+        take_part(name, options or {}, seed)
+        return Outcome("")
     tags = {names.VERB: verb, names.METHOD: name, names.TASK: task}
     params = {
         f"{verb}.model": model,
@@ -70,6 +75,7 @@ def compress(
     with start_run(name, tags, params, resume) as run:
         built = table.build(name, options or {})  # a typing mistake is told before any data is read
         warn(name, built)
+        check_processes(name, built)
         if register_as is not None:
             check_name(register_as)
         labelled = task_named(task).labelled

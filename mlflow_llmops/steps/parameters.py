@@ -10,6 +10,7 @@ from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import AUTO, checked, described
 from mlflow_llmops.steps import STEPS
 from mlflow_llmops.steps._options import Outcome
+from mlflow_llmops.steps._part import check_alone
 
 GIVEN = ("verb", "options", "made_from_counts")
 """Parameters of the functions that are no options: other steps, the verb's name or the methods' fields fill them."""
@@ -62,6 +63,8 @@ def run(verb: str, values: Mapping[str, str]) -> Outcome:
             options[parameter.name] = str(value)
     if STEPS[verb].has_methods:
         arguments |= {"verb": verb, "options": options}
+    else:
+        check_alone(verb)
     return function_of(verb)(**arguments)
 
 

@@ -270,6 +270,16 @@ def test_what_a_teacher_wrote_is_not_written_again(writer, corpus, tmp_path, mon
     assert [row["split"] for row in kept_rows(kept)] == ["train"] * 64 + ["dev"] * 16
 
 
+@pytest.mark.parametrize(("temperature", "answers"), [(0.0, 1), (None, 1), (1.0, 2)])
+def test_the_likeliest_words_are_the_same_under_every_seed(writer, corpus, temperature, answers):
+    method = Sequence(student="layers:1", prompt_tokens=4, max_new_tokens=2, epochs=0, temperature=temperature)
+    kept: dict[str, list[dict]] = {}
+    with session(listening(kept)):
+        for seed in (1, 2):
+            method.apply(writer, corpus, NOWHERE, seed=seed)
+    assert len(kept) == answers
+
+
 def test_a_classifier_learns_its_teachers_labels_not_the_datas(tiny_model, tiny_texts):
     wrong = replace(tiny_texts.train, labels=tuple("sea" for _ in tiny_texts.train.labels))
     method = Sequence(student="layers:1", epochs=3, batch_size=16)

@@ -58,6 +58,21 @@ def test_two_half_batches_make_the_step_of_a_whole_one(student, tiny_texts):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-3)
 
 
+def test_the_gradient_of_two_half_batches_is_as_long_as_that_of_a_whole_one(tiny_model, tiny_decoder, tiny_texts):
+    """AdamW hides a factor, clipping and the record do not."""
+    one_length = tiny_texts.train.pick([0] * 32)  # a causal model's mean is over tokens
+    for model, texts in ((tiny_model, tiny_texts.train.pick(range(32))), (tiny_decoder, one_length)):
+        heard: list = []
+        for batch_size, accumulation in ((32, 1), (16, 2)):
+            fresh = model.with_net(deepcopy(model.network))
+            schedule = replace(SCHEDULE, batch_size=batch_size, accumulation=accumulation, token_dropout=0.0, epochs=1)
+            with session(records(heard)):
+                train(fresh, rows_of(fresh, texts), schedule, label_loss)
+        (_, whole), (_, halves) = [found for found in heard if "train/grad_norm" in found[1]]
+        for name in ("train/grad_norm", "train/loss"):
+            assert halves[name] == pytest.approx(whole[name], rel=1e-3), name
+
+
 def test_frozen_embeddings_stay_and_may_learn_again_after(student, tiny_texts):
     before = student.network.get_input_embeddings().weight.clone()
     head = student.network.classifier.weight.clone()

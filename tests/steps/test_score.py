@@ -2,10 +2,12 @@
 
 import mlflow
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mlflow_llmops.errors import DataError, ModelError
-from mlflow_llmops.flavors import exported_text
+from mlflow_llmops.flavors import exported_text, text
+from mlflow_llmops.measure.generation import complete, prompts_of
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps.score import score
 
@@ -48,3 +50,32 @@ def test_a_version_scores_and_the_run_says_what_it_was_asked(table, tiny_exporte
     assert params["score.input_col"] == "body"
     scored = pd.read_parquet("out")
     assert [row is None for row in scored.sort_values("body")["prediction"]] == [False, False, True]
+
+
+@pytest.fixture
+def writer(store, tiny_decoder):
+    """Version 1 of a causal model."""
+    with mlflow.start_run():
+        register(text.log_model(tiny_decoder, "model").model_uri, "writer", {})
+    return "models:/writer/1"
+
+
+def completed(model, table: str, prompts: list) -> list:
+    """What `score` gives each of `prompts`, in their order."""
+    pd.DataFrame({"id": range(len(prompts)), "text": prompts}).to_parquet(table)
+    score(model, table, "written", master="local[2]")
+    return pq.read_table("written").sort_by("id")["prediction"].to_pylist()
+
+
+@pytest.mark.spark
+def test_a_version_that_writes_completes_every_row(writer, tiny_decoder, tiny_texts):
+    prompts = list(prompts_of(tiny_texts.test.texts, 5))
+    expected = [completion.text for completion in complete(tiny_decoder, prompts)]
+    assert completed(writer, "prompts.parquet", [*prompts, None]) == [*expected, None]
+
+
+@pytest.mark.spark
+def test_a_prompt_that_looks_like_something_else_is_a_text(writer, tiny_decoder):
+    prompts = ["42", "", "{'text': 'the boat'}", "[1, 2]", "None", "the boat " * 100]
+    expected = [completion.text for completion in complete(tiny_decoder, prompts)]
+    assert completed(writer, "odd.parquet", [*prompts, None]) == [*expected, None]

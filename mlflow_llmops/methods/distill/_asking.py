@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from tqdm.auto import tqdm
 
+from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError, LLMOpsError
 from mlflow_llmops.methods import _session
 from mlflow_llmops.methods.distill._answers import Answer, AnswersFile, answers_path
@@ -54,9 +55,9 @@ class Spending:
 
     def record(self) -> None:
         """Tell the run."""
-        spent = {"requests": self.requests, "prompt_tokens": self.prompt_tokens}
-        spent["completion_tokens"] = self.completion_tokens
-        _session.current().record({f"sequence/{name}": float(value) for name, value in spent.items()}, self.requests)
+        spent = {names.REQUESTS: self.requests, names.PROMPT_TOKENS: self.prompt_tokens}
+        spent[names.COMPLETION_TOKENS] = self.completion_tokens
+        _session.current().record({name: float(value) for name, value in spent.items()}, self.requests)
 
 
 def ask(endpoint: Endpoint, prompts: Sequence[str], concurrency: int, spending: Spending) -> list[Answer]:
@@ -88,7 +89,7 @@ def ask(endpoint: Endpoint, prompts: Sequence[str], concurrency: int, spending: 
 def _announce(endpoint: Endpoint, missing: Mapping[str, Request], known: int) -> None:
     """What is about to be spent, before it is."""
     tokens = sum(rough_tokens(request) for request in missing.values())
-    _session.current().record({"sequence/planned_requests": len(missing), "sequence/planned_prompt_tokens": tokens}, 0)
+    _session.current().record({names.PLANNED_REQUESTS: len(missing), names.PLANNED_PROMPT_TOKENS: tokens}, 0)
     tqdm.write(
         f"{endpoint.model} at {endpoint.url}: {len(missing)} requests to come, about {tokens} prompt tokens and at "
         f"most {len(missing) * endpoint.max_new_tokens} of answers; {known} answers are on the disk already",

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from mlflow_llmops.errors import ConfigError, LLMOpsError, ModelError
 from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._ranks import from_main
 from mlflow_llmops.methods._surgery import FAMILIES
 from mlflow_llmops.methods.distill._architectures import ARCHITECTURES, SIZES, build_architecture, read_sizes
 from mlflow_llmops.models.load import load
@@ -36,7 +37,7 @@ def build_student(teacher: TextModel, student: str, seed: int) -> TextModel:
     if kind in ARCHITECTURES:
         return build_architecture(teacher, student, seed)
     if kind in ("models", "runs") and rest.startswith("/"):
-        return _loaded(teacher, student, seed, str(_session.current().fetch(student)))
+        return _loaded(teacher, student, seed, from_main(lambda: str(_session.current().fetch(student))))
     if kind not in ("layers", "shape") and (HUB_ID.fullmatch(student) or Path(student).is_dir()):
         return _loaded(teacher, student, seed)
     raise ConfigError(

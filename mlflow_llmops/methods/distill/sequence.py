@@ -10,9 +10,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from annotated_types import Ge, Gt
 
+from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import ConfigError, DataError
 from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._ranks import from_main
 from mlflow_llmops.methods._teacher import answers_key, teacher_answers
 from mlflow_llmops.methods._train import train
 from mlflow_llmops.methods.distill._answers import Answer
@@ -118,13 +120,17 @@ class Sequence(Training):
     def _of_writer(self, model: TextModel, student: TextModel, texts: list[str], seed: int) -> tuple[str, list[Lesson]]:
         """Lessons of a causal teacher, and a key over all that its answers depend on."""
         prompts = prompts_of(model, texts, self.prompt_tokens)
-        how = f"{self.prompt_tokens} {self.max_new_tokens} {self.temperature} {seed}"
+        drawn = seed if self.temperature else "likeliest"
+        how = f"{self.prompt_tokens} {self.max_new_tokens} {self.temperature or 0.0} {drawn}"
         key = _key(answers_key(model, Texts(tuple(texts)), 0), how)
-        kept = _session.current().recall(key)
-        if kept is not None:
-            written = read_written(kept)
-        else:
-            written = completions(model, prompts, self.max_new_tokens, self.temperature or 0.0, seed)
+
+        def remembered() -> list[np.ndarray]:
+            kept = _session.current().recall(key)
+            if kept is not None:
+                return read_written(kept)
+            return completions(model, prompts, self.max_new_tokens, self.temperature or 0.0, seed)
+
+        written = from_main(remembered)
         if token_difference(model, student, texts) is None:
             lessons = token_lessons(student, texts, prompts, written)
         else:
@@ -148,13 +154,13 @@ class Sequence(Training):
         template, labels = self.prompt or PROMPTS[model.task], "\n".join(model.labels)
         prompts = [filled(template, text=text, labels=labels) for text in shown]
         spending = Spending(self.max_requests, self.max_tokens)
-        answers = ask(endpoint, prompts, self.concurrency, spending)
+        answers = from_main(lambda: ask(endpoint, prompts, self.concurrency, spending))
         if generates:
             lessons = text_lessons(student, texts, shown, answers, joint=" ")
         else:
             lessons = label_lessons(student, texts, answers)
         errors = sum(lesson.row is None for lesson in lessons)
-        _session.current().record({"sequence/errors": float(errors)}, spending.requests)
+        _session.current().record({names.ANSWER_ERRORS: float(errors)}, spending.requests)
         return _key(*(answer.key for answer in answers)), lessons
 
     def _refuse(self, lessons: list[Lesson]) -> None:

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedModel
 
+from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._exported import tensors
@@ -67,7 +68,7 @@ class Neurons(Training):
             loss = soft_target_loss(*RECOVERY_WEIGHTS, RECOVERY_TAU)
             rows = rows_of(pruned, data.train, teacher_answers(model, data.train))
             dev = rows_of(pruned, data.dev, teacher_answers(model, data.dev)) if self.patience else ()
-            train(pruned, rows, self.schedule(seed), loss, dev, stage="recover")
+            train(pruned, rows, self.schedule(seed), loss, dev, stage=names.RECOVER)
         return pruned
 
     def _scores(
