@@ -76,6 +76,12 @@ def export(
     return replace(model, net=None, folder=folder, kind=kind)
 
 
+def example_ids(model: TextModel, texts: int, tokens: int) -> list[np.ndarray]:
+    """Random token ids, the same every time."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, len(model.tokenizer), tokens) for _ in range(texts)]
+
+
 def check_equal(source: TextModel, exported: TextModel) -> None:
     """Raises ArtifactMismatch where the fp32 graph gives other logits than torch at any of many shapes."""
     random = np.random.default_rng(0)

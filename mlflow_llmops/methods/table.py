@@ -29,6 +29,8 @@ METHODS = {
     "quantize.int8_dynamic": "mlflow_llmops.methods.quantize.int8_dynamic:Int8Dynamic",
     "export.openvino": "mlflow_llmops.methods.export.openvino:OpenVino",
     "export.onnx": "mlflow_llmops.methods.export.onnx:Onnx",
+    "export.fastest": "mlflow_llmops.methods.export.fastest:Fastest",
+    "export.compile": "mlflow_llmops.methods.export.compile:Compile",
 }
 
 

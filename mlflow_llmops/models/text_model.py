@@ -25,6 +25,8 @@ class TextModel:
     net: PreTrainedModel | None = None
     folder: Path | None = None
     kind: str = "torch"
+    compiled: bool = False
+    """The network is run by torch.compile."""
     fresh: bool = False
     """The network's weights are random: it was never trained."""
 
@@ -56,7 +58,7 @@ class TextModel:
         """From padded token ids to logits: the network, or the engine of the exported graph."""
         if self.folder is not None:
             return open_engine(self.kind, self.folder)
-        return TorchRunner(self.network)
+        return TorchRunner(torch.compile(self.network, dynamic=True) if self.compiled else self.network)
 
     def with_net(self, net: PreTrainedModel, **changes: Any) -> "TextModel":
         """The same model around another network."""
@@ -77,7 +79,7 @@ class TorchRunner:
 
     input_names = ("input_ids", "attention_mask")
 
-    def __init__(self, net: PreTrainedModel) -> None:
+    def __init__(self, net: Any) -> None:
         self.net = net
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
