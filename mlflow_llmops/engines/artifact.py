@@ -25,6 +25,8 @@ class ExportedArtifact:
     parameters: int
     nonzero_parameters: int
     precision: str = "fp32"
+    end_ids: tuple[int, ...] = ()
+    """Tokens that end what a causal model writes."""
 
     def write(self, folder: Path) -> None:
         (folder / DESCRIPTION).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -38,4 +40,5 @@ class ExportedArtifact:
         stored = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in stored.items() if name in known}
-        return cls(**{**values, "labels": tuple(stored["labels"])})
+        tuples = {name: tuple(values[name]) for name in ("labels", "end_ids") if name in values}
+        return cls(**{**values, **tuples})

@@ -18,6 +18,7 @@ class Onnx(Method):
     """The same network as an ONNX graph, run by onnxruntime: another runtime, no compression."""
 
     gives: ClassVar[str] = "onnx"
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
     smaller: ClassVar[bool] = False
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
