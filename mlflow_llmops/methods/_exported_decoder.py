@@ -21,7 +21,7 @@ TOLERANCE = 1e-3
 """Largest difference of a logit between torch and its fp32 graph, relative to the largest logit (at least 1)."""
 PROBES = ((1, 1, 0), (1, 5, 2), (2, 2, 1), (3, 9, 4), (4, 33, 30), (2, 64, 63), (1, 128, 100), (2, 512, 256))
 """Texts, tokens of the longest, and how many of those are read before the others."""
-TRIED = "GPT-2, GPT-NeoX, OPT, Llama, Mistral, Qwen, Phi and Gemma"
+TRIED = "GPT-2, GPT-NeoX, OPT, BLOOM, Llama, Mistral, Qwen, Phi and Gemma"
 
 
 def decoder_sample(model: TextModel) -> dict[str, Any]:
