@@ -17,7 +17,6 @@ from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
 from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.measure.batch_drift import NO_DRIFT
 from mlflow_llmops.measure.measurement import Measurements, flat
-from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
@@ -183,9 +182,12 @@ def _measure(
     was, now = measured["baseline"], measured[name]
     rows = [Row(each.label, measured[each.label], kind=each.loaded.model.kind) for each in contenders]
     if control is not None:
-        gain = speedup(times["baseline"], times[label])
-        now |= {names.RUNTIME_SPEEDUP: gain, names.SAME_RUNTIME_SPEEDUP: speedup(times[label], times[name])}
-        rows.insert(1, Row(label, {**times[label].measurements(), names.SPEEDUP: gain}, kind=control.kind))
+        gains = MEASURES[control.task].gains
+        for ratio, gain in gains(times["baseline"], times[label]).items():
+            now[ratio + names.OF_RUNTIME] = gain
+        for ratio, gain in gains(times[label], times[name]).items():
+            now[ratio + names.IN_SAME_RUNTIME] = gain
+        rows.insert(1, Row(label, measured[label], kind=control.kind))
     if grid_seconds:
         controls = {label: control} if control else {}
         models = {"baseline": baseline.model, **controls, name: candidate.model}
