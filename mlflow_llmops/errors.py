@@ -22,6 +22,10 @@ class DataError(LLMOpsError):
     """A data file is not there, cannot be read, or does not hold what the options say."""
 
 
+class MissingExtra(LLMOpsError):
+    """A library that only this method needs is not installed."""
+
+
 class ArtifactMismatch(LLMOpsError):
     """A saved model, loaded in a fresh process, gives other outputs than the one in memory."""
 

@@ -68,7 +68,7 @@ def _described(model: TextModel) -> dict[str, Any]:
         "model_config": {**_TOO_LONG[model.task](model), "batch_size": BATCH_SIZE},
         # given, because MLflow would otherwise import torchvision to infer them
         "pip_requirements": [
-            *(f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS),
+            *(f"{package}=={version(package).partition('+')[0]}" for package in _required(model)),
             f"mlflow-llmops=={__version__}",
         ],
         "metadata": {"llmops_kind": model.kind},
@@ -92,6 +92,11 @@ def _bounded(model: TextModel) -> Any:
     tokenizer.model_max_length = model.max_length
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only what it was made with is saved
     return tokenizer
+
+
+def _required(model: TextModel) -> tuple[str, ...]:
+    quantized = getattr(model.network.config, "quantization_config", None) is not None
+    return (*REQUIREMENTS, "torchao") if quantized else REQUIREMENTS
 
 
 def _nameless(network: Any) -> Any:

@@ -25,6 +25,7 @@ METHODS = {
     "prune.neurons": "mlflow_llmops.methods.prune.neurons:Neurons",
     "quantize.int8_static": "mlflow_llmops.methods.quantize.int8_static:Int8Static",
     "quantize.half": "mlflow_llmops.methods.quantize.half:Half",
+    "quantize.torchao": "mlflow_llmops.methods.quantize.torchao:TorchAo",
     "quantize.qat": "mlflow_llmops.methods.quantize.qat:Qat",
     "quantize.int8_dynamic": "mlflow_llmops.methods.quantize.int8_dynamic:Int8Dynamic",
     "quantize.weight_only": "mlflow_llmops.methods.quantize.weight_only:WeightOnly",

@@ -89,5 +89,5 @@ class TextModel:
 
 def count_parameters(net: PreTrainedModel) -> tuple[int, int]:
     """All parameters, and those that are not zero; shared ones count once."""
-    parameters = list(net.parameters())
+    parameters = [p.dequantize() if hasattr(p, "qdata") else p for p in net.parameters()]  # of torchao
     return sum(p.numel() for p in parameters), sum(int(torch.count_nonzero(p)) for p in parameters)

@@ -9,6 +9,7 @@ import onnx_ir
 import openvino
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.utils import prune
 from transformers import AutoModelForSequenceClassification
 
@@ -16,16 +17,18 @@ from mlflow_llmops.batching.scorer import pad
 from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.engines.onnxruntime import GRAPH as ONNX_GRAPH
 from mlflow_llmops.engines.openvino import GRAPH as OPENVINO_GRAPH
-from mlflow_llmops.errors import ConfigError, DataError, ModelError
+from mlflow_llmops.errors import ConfigError, DataError, MissingExtra, ModelError
 from mlflow_llmops.measure.intervals import share_change
 from mlflow_llmops.measure.scorer import scorer_of
+from mlflow_llmops.methods._layers import weighted_layers
 from mlflow_llmops.methods.export import onnx
 from mlflow_llmops.methods.export import openvino as to_ir
 from mlflow_llmops.methods.quantize.half import Half, times_as_slow
 from mlflow_llmops.methods.quantize.int8_dynamic import Int8Dynamic
 from mlflow_llmops.methods.quantize.int8_static import Int8Static
 from mlflow_llmops.methods.quantize.qat import Qat
-from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.methods.quantize.torchao import TorchAo
+from mlflow_llmops.models.text_model import TextModel, count_parameters
 
 
 def read(model: TextModel):
@@ -174,3 +177,24 @@ def test_live_masks_are_refused(tiny_model, tiny_texts):
         Int8Static().check(masked, tiny_texts)
     prune.remove(masked.network.classifier, "weight")
     Int8Static().check(masked, tiny_texts)
+
+
+def test_torchao_packs_the_linear_layers_and_nothing_else(tiny_model, tiny_texts, tmp_path):
+    made = TorchAo().apply(tiny_model, tiny_texts, tmp_path)
+    made.save(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    weights = {name: weight.dtype for name, weight in load_file(tmp_path / "model.safetensors").items()}
+    packed = {name.rpartition(".")[0].removesuffix(".weight") for name, dtype in weights.items() if dtype == torch.int8}
+    assert packed and packed <= set(weighted_layers(tiny_model.network))
+    assert weights["bert.embeddings.word_embeddings.weight"] == torch.float32
+    before = made.run(pad([np.arange(5, 20)], made.pad_id))
+    np.testing.assert_array_equal(tiny_model.with_net(again.eval()).run(pad([np.arange(5, 20)], made.pad_id)), before)
+    assert count_parameters(made.network)[0] == count_parameters(tiny_model.network)[0]
+    with pytest.raises(ModelError, match="already quantized; start from the version it was made from"):
+        Int8Static().check(made, tiny_texts)
+
+
+def test_a_missing_torchao_names_the_extra(tiny_model, tiny_texts, monkeypatch):
+    monkeypatch.setattr("mlflow_llmops.methods.quantize.torchao.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'mlflow-llmops\[torchao\]'"):
+        TorchAo().check(tiny_model, tiny_texts)

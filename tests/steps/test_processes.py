@@ -120,6 +120,8 @@ def two(monkeypatch):
 def test_what_cannot_be_shared_out_is_refused_at_once(store, tiny_data, two):
     with pytest.raises(ConfigError, match="^export.onnx trains nothing, so 2 processes do not help it"):
         compress("export", "onnx", "no/model", str(tiny_data), options={})
+    with pytest.raises(ConfigError, match="^quantize.qat writes a graph after its training, which one process does"):
+        compress("quantize", "qat", "no/model", str(tiny_data), options={})
     with pytest.raises(ConfigError, match="^batch_size=31 cannot be shared out evenly to 2 processes"):
         compress("distill", "logits", "no/model", str(tiny_data), options={"batch_size": "31"})
     with pytest.raises(ConfigError, match="^main runs as one process, and 2 were started"):

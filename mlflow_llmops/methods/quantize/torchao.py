@@ -1,0 +1,48 @@
+"""Quantized tensors inside a torch network, through torchao: for those who stay in torch."""
+
+import tempfile
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from transformers import TorchAoConfig
+
+from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.errors import MissingExtra
+from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.tasks import task_named
+from mlflow_llmops.models.text_model import TextModel
+
+SCHEMES = {"weights": "Int8WeightOnlyConfig", "dynamic": "Int8DynamicActivationInt8WeightConfig"}
+
+
+@dataclass(frozen=True)
+class TorchAo(Method):
+    """int8 weights of the linear layers, and activations at run time with `scheme=dynamic`; embeddings stay as is.
+
+    The result is a transformers model (safetensors) that plain `from_pretrained` loads where torchao is installed. It
+    saves space; on a CPU it need not be faster, which the run measures.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
+
+    scheme: Annotated[Literal["weights", "dynamic"], "weights alone in int8, or activations at run time too"] = (
+        "weights"
+    )
+
+    def check(self, model: TextModel, data: Splits) -> None:
+        super().check(model, data)
+        if find_spec("torchao") is None:
+            raise MissingExtra("quantize.torchao needs torchao: pip install 'mlflow-llmops[torchao]'")
+
+    def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
+        from torchao import quantization
+
+        scheme: Any = getattr(quantization, SCHEMES[self.scheme])()
+        with tempfile.TemporaryDirectory(prefix="llmops-torchao-") as whole:
+            model.with_net(deepcopy(model.network)).save(Path(whole))  # saving fills in the config
+            auto = task_named(model.task).auto()
+            net = auto.from_pretrained(whole, quantization_config=TorchAoConfig(scheme))
+        return model.with_net(net.eval())
