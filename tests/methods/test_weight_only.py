@@ -19,7 +19,7 @@ from mlflow_llmops.models.load import load
 from mlflow_llmops.models.scratch_decoder import small_decoder
 
 PROMISED = {8: 0.27, 4: 0.17}
-CASES = [("openvino", 4), ("openvino", 8), ("onnx", 4), ("onnx", 8)]
+CASES = [("openvino", 4, "gptq"), ("openvino", 8, "rtn"), ("onnx", 4, "rtn"), ("onnx", 4, "hqq"), ("onnx", 8, "rtn")]
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,13 @@ def wide(tiny_texts):
     return Full(epochs=2, learning_rate=3e-3, batch_size=16).apply(untrained, tiny_texts, Path("unused"), seed=0)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-int{case[1]}")
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
 def packed(request, wide, tiny_texts, tmp_path_factory):
-    engine, bits = request.param
+    engine, bits, algorithm = request.param
     folder = tmp_path_factory.mktemp("packed")
-    method = build("quantize.weight_only", {"engine": engine, "bits": str(bits), "calibration_texts": 32})
+    method = build(
+        "quantize.weight_only", {"engine": engine, "bits": str(bits), "algorithm": algorithm, "calibration_texts": 32}
+    )
     return bits, method.apply(wide, tiny_texts, folder)
 
 
@@ -98,7 +100,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(wide, tiny_texts, 
     with pytest.raises(ModelError, match="^group_size=64 does not divide the 32 inputs of [^\n]*; take 32$"):
         build("quantize.weight_only", {}).check(tiny_model, tiny_texts)
     empty = replace(data, train=Texts(()))
-    with pytest.raises(DataError, match="scale needs texts and the train split is empty; take rtn"):
+    with pytest.raises(DataError, match="gptq needs texts and the train split is empty; take rtn"):
         build("quantize.weight_only", {}).check(wide, empty)
     build("quantize.weight_only", {"algorithm": "rtn"}).check(wide, empty)
     with pytest.raises(ModelError, match="takes a torch model and this one is already openvino"):

@@ -18,6 +18,9 @@ from mlflow_llmops.methods.quantize._packed import Packing
 
 GROUP_OF_8_BITS = 128
 """Small enough for precise scales, which take 32 bits each here, and large enough to keep the promised size."""
+INT8_ARITHMETIC = 4
+"""MatMulNBits' accuracy level whose kernels take a token's activations in 8 bits too, group by group: without it
+weights of 8 bits are ten times slower than fp32 (benchmarks/README.md)."""
 
 
 def compress(whole: Path, folder: Path, packing: Packing, batches: Sequence[Arrays]) -> None:
@@ -29,11 +32,12 @@ def compress(whole: Path, folder: Path, packing: Packing, batches: Sequence[Arra
     _untie(model)
     last = [node.name for node in model.graph.node if node.op_type == "MatMul"][-1:]
     size = packing.group_size if packing.bits == 4 else GROUP_OF_8_BITS
-    plain = DefaultWeightOnlyQuantConfig(size, packing.symmetric, bits=packing.bits)
+    plain = DefaultWeightOnlyQuantConfig(size, packing.symmetric, INT8_ARITHMETIC, bits=packing.bits)
     helped = HQQWeightOnlyQuantConfig(block_size=size, bits=packing.bits) if packing.algorithm == "hqq" else plain
     _quantize(model, helped, ("MatMul",), excluded=last)
     if packing.embeddings:
-        _quantize(model, DefaultWeightOnlyQuantConfig(GROUP_OF_8_BITS, packing.symmetric, bits=8), ("MatMul",))
+        outer = DefaultWeightOnlyQuantConfig(GROUP_OF_8_BITS, packing.symmetric, INT8_ARITHMETIC, bits=8)
+        _quantize(model, outer, ("MatMul",))
         if packing.bits == 4:
             _quantize(model, plain, ("Gather",))
     onnx.save(model, str(folder / GRAPH))

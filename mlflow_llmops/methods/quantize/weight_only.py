@@ -23,7 +23,7 @@ from mlflow_llmops.models.text_model import TextModel
 
 CALIBRATED = ("awq", "scale", "gptq")
 """Algorithms that look at texts."""
-DEFAULTS = {("openvino", 4): "scale", ("openvino", 8): "rtn", ("onnx", 4): "hqq", ("onnx", 8): "rtn"}
+DEFAULTS = {("openvino", 4): "gptq", ("openvino", 8): "rtn", ("onnx", 4): "rtn", ("onnx", 8): "rtn"}
 ALGORITHMS = {
     ("openvino", 4): ("rtn", *CALIBRATED),
     ("openvino", 8): ("rtn",),
@@ -36,7 +36,8 @@ ALGORITHMS = {
 class WeightOnly(Method):
     """Groups of a layer's inputs share a scale. 4 bits lose quality unless rounding is helped: `awq` scales the inputs
     that matter (Lin et al., arXiv:2306.00978), `scale` fits scales to real activations, `gptq` lets later weights mend
-    what earlier ones lost (Frantar et al., arXiv:2210.17323), `hqq` fits zero points without any text; `rtn` rounds."""
+    what earlier ones lost (Frantar et al., arXiv:2210.17323), `hqq` fits zero points without any text, for which
+    onnxruntime has no fast kernel; `rtn` rounds."""
 
     gives: ClassVar[str] = "openvino"
     tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
@@ -46,7 +47,7 @@ class WeightOnly(Method):
     engine: Annotated[Literal["openvino", "onnx"], "the runtime that the artifact is for"] = "openvino"
     algorithm: Annotated[
         Literal["rtn", "awq", "scale", "gptq", "hqq"] | None,
-        "how weights are rounded; auto: scale for openvino, hqq for onnx, rtn at 8 bits",
+        "how weights are rounded; auto: gptq for openvino at 4 bits, else rtn",
     ] = None
     symmetric: Annotated[bool, "weights without a zero point"] = False
     embeddings: Annotated[bool, "embeddings and the output layer too, in 8 bits"] = True
