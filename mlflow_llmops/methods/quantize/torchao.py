@@ -7,8 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from transformers import TorchAoConfig
-
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import MissingExtra
 from mlflow_llmops.methods.method import Method
@@ -38,7 +36,9 @@ class TorchAo(Method):
             raise MissingExtra("quantize.torchao needs torchao: pip install 'mlflow-llmops[torchao]'")
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
+        # here, because transformers and torchao talk to the terminal when they meet
         from torchao import quantization
+        from transformers import TorchAoConfig
 
         scheme: Any = getattr(quantization, SCHEMES[self.scheme])()
         with tempfile.TemporaryDirectory(prefix="llmops-torchao-") as whole:
