@@ -50,14 +50,18 @@ def measure_speed(
     tokens: Callable[[Sequence[str]], int],
     seconds: float = 10.0,
     singles: int = SINGLES,
+    round_seconds: float = SECONDS_A_ROUND,
 ) -> dict[str, Times]:
     """Time every model on the same texts for about `seconds` in all, after a warm-up.
 
-    In each round every model scores the sample once as a whole and `singles` texts one by one; the order of the
-    models turns by one from round to round. `tokens` counts the sample's tokens.
+    The sample is what the slowest model scores in `round_seconds`. In each round every model scores it once as a whole
+    and `singles` texts one by one; the order of the models turns by one from round to round. `tokens` counts the
+    sample's tokens.
     """
     labels = list(models)
-    sample = _sample(models, list(dict.fromkeys(texts)))  # a repeated text is scored once, which is no speed
+    sample = _sample(
+        models, list(dict.fromkeys(texts)), round_seconds
+    )  # a repeated text is scored once, which is no speed
     batch: dict[str, list[float]] = {label: [] for label in labels}
     single: dict[str, list[float]] = {label: [] for label in labels}
     for score in models.values():
@@ -92,11 +96,11 @@ def latency_speedup(baseline: Times, candidate: Times) -> Estimate:
     return quantile_interval(baseline.single / candidate.single)
 
 
-def _sample(models: Mapping[str, Score], texts: Sequence[str]) -> list[str]:
-    """As many texts, evenly spread, as the slowest model scores in `SECONDS_A_ROUND`, and 32 at least."""
+def _sample(models: Mapping[str, Score], texts: Sequence[str], round_seconds: float) -> list[str]:
+    """As many texts, evenly spread, as the slowest model scores in `round_seconds`, and 32 at least."""
     probe = list(texts[:64])
     slowest = max(min(_seconds(score, probe) for _ in range(2)) for score in models.values())
-    wanted = max(32, int(SECONDS_A_ROUND / slowest * len(probe)))
+    wanted = max(32, int(round_seconds / slowest * len(probe)))
     step = max(1, len(texts) // wanted)
     return list(texts[::step][:wanted])
 
