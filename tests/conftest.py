@@ -4,6 +4,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -153,6 +154,24 @@ def tiny_data(tiny_texts: Splits, tmp_path_factory: pytest.TempPathFactory) -> P
         split: Texts = getattr(tiny_texts, name)
         pd.DataFrame({"text": split.texts, "label": split.labels}).to_csv(folder / f"{name}.csv", index=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported_decoder(tiny_decoder: TextModel, tiny_texts: Splits, tmp_path_factory: pytest.TempPathFactory):
+    """From a runtime to the trained tiny causal model as its graph with a key-value cache, made once."""
+
+    @cache
+    def made(kind: str) -> TextModel:
+        folder = tmp_path_factory.mktemp(f"tiny-decoder-{kind}")
+        return build(f"export.{kind}", {}).apply(tiny_decoder, tiny_texts, folder)
+
+    return made
+
+
+@pytest.fixture(scope="session", params=["openvino", "onnx"])
+def tiny_exported_decoder(request: pytest.FixtureRequest, exported_decoder) -> TextModel:
+    """The same, for tests of every runtime."""
+    return exported_decoder(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ class ExportedArtifact:
     parameters: int
     nonzero_parameters: int
     precision: str = "fp32"
+    end_ids: tuple[int, ...] = ()
+    """Tokens that end what a causal model writes."""
     runtime: dict[str, str] = field(default_factory=dict)
     """Settings of the engine that runs the graph, as it names them."""
 
@@ -40,4 +42,5 @@ class ExportedArtifact:
         stored = json.loads(path.read_text(encoding="utf-8"))
         known = {each.name for each in fields(cls)}
         values = {name: value for name, value in stored.items() if name in known}
-        return cls(**{**values, "labels": tuple(stored["labels"])})
+        tuples = {name: tuple(values[name]) for name in ("labels", "end_ids") if name in values}
+        return cls(**{**values, **tuples})

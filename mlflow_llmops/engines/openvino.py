@@ -13,13 +13,14 @@ GRAPH = "openvino_model.xml"
 class OpenVinoEngine:
     """One compiled model, compiled for throughput of whole batches on `threads` cores."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, options: dict[str, str] | None = None) -> None:
         core = openvino.Core()
         config = {
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, all threads on it
             # f32, never a silent bf16: what was measured on one CPU must hold on the next
             "INFERENCE_PRECISION_HINT": "f32",
+            **(options or {}),
         }
         self.compiled = core.compile_model(core.read_model(str(folder / GRAPH)), "CPU", config)
         self.input_names = tuple(port.get_any_name() for port in self.compiled.inputs)

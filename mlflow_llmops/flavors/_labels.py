@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mlflow_llmops.batching.scorer import TextScorer, softmax
+from mlflow_llmops.flavors._column import column
 from mlflow_llmops.tracking.signature import LABEL, SCORE
 
 
@@ -22,7 +23,7 @@ class LabelPredictor:
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """The most likely label of each text and its probability; a null text gets nulls."""
-        texts = _column(model_input)
+        texts = column(model_input)
         present = [i for i, text in enumerate(texts) if isinstance(text, str)]
         labels: list[str | None] = [None] * len(texts)
         scores = np.full(len(texts), np.nan)
@@ -32,11 +33,3 @@ class LabelPredictor:
             for i, best in zip(present, probabilities.argmax(axis=1), strict=True):
                 labels[i] = self._labels[best]
         return pd.DataFrame({LABEL: pd.Series(labels, dtype=object), SCORE: scores})
-
-
-def _column(model_input: Any) -> list[Any]:
-    if isinstance(model_input, str):
-        return [model_input]
-    if isinstance(model_input, pd.DataFrame):
-        return model_input.iloc[:, 0].tolist()
-    return list(model_input)

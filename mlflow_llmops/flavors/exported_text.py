@@ -19,10 +19,12 @@ from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
 from tokenizers import Tokenizer
 
 from mlflow_llmops import __version__
+from mlflow_llmops.batching.generator import TextGenerator
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
-from mlflow_llmops.engines import open_engine
+from mlflow_llmops.engines import open_decoder, open_engine
 from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
+from mlflow_llmops.flavors._completions import CompletionPredictor
 from mlflow_llmops.flavors._labels import LabelPredictor
 from mlflow_llmops.tracking.signature import SIGNATURES
 
@@ -70,15 +72,19 @@ def log_model(exported: Path, name: str = "model", **kwargs: Any) -> ModelInfo:
     return Model.log(artifact_path=None, name=name, flavor=flavor, exported=exported, **kwargs)
 
 
-def load_model(model_uri: str, threads: int | None = None) -> "ExportedText":
-    """Load a logged or saved model as an object with `logits` and `predict`."""
-    folder = Path(mlflow.artifacts.download_artifacts(model_uri))
-    return ExportedText(folder / DATA, threads)
+def load_model(model_uri: str, threads: int | None = None) -> "ExportedText | ExportedWriter":
+    """Load a logged or saved model as an object with `predict`, and with `logits` where it labels texts."""
+    return _opened(Path(mlflow.artifacts.download_artifacts(model_uri)) / DATA, threads)
 
 
-def _load_pyfunc(path: str) -> "ExportedText":
+def _load_pyfunc(path: str) -> "ExportedText | ExportedWriter":
     """MLflow calls this with the folder named `data` in MLmodel."""
-    return ExportedText(Path(path))
+    return _opened(Path(path), None)
+
+
+def _opened(folder: Path, threads: int | None) -> "ExportedText | ExportedWriter":
+    generates = ExportedArtifact.read(folder).task == "text-generation"
+    return (ExportedWriter if generates else ExportedText)(folder, threads)
 
 
 class ExportedText(LabelPredictor):
@@ -90,3 +96,16 @@ class ExportedText(LabelPredictor):
         engine = open_engine(artifact.kind, folder, threads)
         budget = TOKEN_BUDGET[artifact.kind]
         super().__init__(TextScorer(tokenizer, engine, artifact.max_length, artifact.pad_id, budget), artifact.labels)
+
+
+class ExportedWriter(CompletionPredictor):
+    """A writer of text that imports neither torch nor transformers."""
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        artifact = ExportedArtifact.read(folder)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        begin = open_decoder(artifact.kind, folder, threads).begin
+        budget = TOKEN_BUDGET[artifact.kind]
+        super().__init__(
+            TextGenerator(tokenizer, begin, artifact.max_length, artifact.pad_id, artifact.end_ids, budget)
+        )

@@ -1,7 +1,7 @@
 """Torch models in MLflow's own transformers flavor, which any MLflow loads without this package.
 
-As a pyfunc a classifier is scored by this package's engine: MLflow's pipeline takes texts for Python literals where
-the input has no column name ("42" fails, "{'text': 'x'}" is x), fails on nulls, and pads without sorting.
+As a pyfunc it is run by this package's engine: MLflow's pipeline takes texts for Python literals where the input has no
+column name ("42" fails, "{'text': 'x'}" is x), fails on nulls, and pads without sorting.
 """
 
 import logging
@@ -16,11 +16,14 @@ from mlflow.models import Model
 from mlflow.models.model import ModelInfo
 
 from mlflow_llmops import __version__
+from mlflow_llmops.batching.generator import TextGenerator
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
+from mlflow_llmops.flavors._completions import CompletionPredictor
 from mlflow_llmops.flavors._labels import LabelPredictor
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.tracking.references import task_of
 from mlflow_llmops.tracking.signature import SIGNATURES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "numpy")
@@ -38,14 +41,19 @@ def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = 
     """The same artifact in a folder, outside of any run; MLflow calls it with the model that is logged."""
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
-    if model.task == "text-classification":
-        saved.flavors["python_function"]["loader_module"] = __name__
-        saved.save(str(Path(path) / "MLmodel"))
+    saved.flavors["python_function"]["loader_module"] = __name__
+    saved.save(str(Path(path) / "MLmodel"))
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor:
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
-    model = load(str(Path(path) / "model"), tokenizer=str(Path(path) / "components" / "tokenizer"))
+    folder = Path(path)
+    model = load(str(folder / "model"), task_of(folder), tokenizer=str(folder / "components" / "tokenizer"))
+    if model.task == "text-generation":
+        budget = TOKEN_BUDGET[model.kind]
+        return CompletionPredictor(
+            TextGenerator(model.encoder, model.run.begin, model.max_length, model.pad_id, model.end_ids, budget)
+        )
     scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, TOKEN_BUDGET[model.kind])
     return LabelPredictor(scorer, model.labels)
 

@@ -1,17 +1,19 @@
 """Greedy generation: what a causal model writes after a prompt, how sure it was, and how fast it writes."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
+from tqdm.auto import tqdm
 
 from mlflow_llmops import names
-from mlflow_llmops.batching.plan import NEW_TOKENS
+from mlflow_llmops.batching.decoding import Decoding
+from mlflow_llmops.batching.generator import Clock, Completion, TextGenerator
+from mlflow_llmops.batching.plan import NEW_TOKENS, TOKEN_BUDGET
 from mlflow_llmops.measure.intervals import quantile_interval
 from mlflow_llmops.measure.measurement import Measurements
-from mlflow_llmops.measure.speed import Times, measure_speed
+from mlflow_llmops.measure.speed import FEWEST_ROUNDS, WARM_UPS
 from mlflow_llmops.models.text_model import TextModel
 
 PROMPT_CHARACTERS = 32
@@ -19,17 +21,6 @@ PROMPTS = 32
 """Prompts that a saved model has to complete as the one in memory does."""
 TIMED_PROMPTS = 16
 """Prompts that are completed together while time is taken: 32 steps for each take a while on a processor."""
-BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Completion:
-    """New token ids with the end token, where one came; by how much the logit of each was ahead of the next best one;
-    and the text, as MLflow gives it: without special tokens and without spaces around it."""
-
-    ids: tuple[int, ...]
-    margins: tuple[float, ...]
-    text: str
 
 
 def prompts_of(texts: Sequence[str], count: int = PROMPTS) -> tuple[str, ...]:
@@ -40,79 +31,101 @@ def prompts_of(texts: Sequence[str], count: int = PROMPTS) -> tuple[str, ...]:
     return tuple(dict.fromkeys(head for head in cut if head))[:count]
 
 
+def generator_of(model: TextModel) -> TextGenerator:
+    """Ready to write; the engine of an exported model is opened on first use and kept by the model."""
+    budget = TOKEN_BUDGET[model.kind]
+    return TextGenerator(model.encoder, model.run.begin, model.max_length, model.pad_id, model.end_ids, budget)
+
+
 def complete(model: TextModel, prompts: Sequence[str], new_tokens: int = NEW_TOKENS) -> list[Completion]:
-    """Complete each prompt greedily with up to `new_tokens` tokens, as the model's own generation settings have it."""
-    found = []
-    for start in range(0, len(prompts), BATCH_SIZE):
-        batch = prompts[start : start + BATCH_SIZE]
-        written = _generate(model, batch, new_tokens, output_scores=True, return_dict_in_generate=True)
-        best = torch.stack(written.scores, dim=1).float().topk(2).values
-        margins = (best[..., 0] - best[..., 1]).tolist()
-        for new, ahead in zip(written.sequences[:, -len(written.scores) :].tolist(), margins, strict=True):
-            count = _length(new, model)
-            found.append(Completion(tuple(new[:count]), tuple(ahead[:count]), decoded(model, new[:count]).strip()))
-    return found
+    """Complete each prompt greedily with up to `new_tokens` tokens, with the margins of each."""
+    return generator_of(model).complete(prompts, Decoding(new_tokens), margins=True)
 
 
 def decoded(model: TextModel, ids: Sequence[int]) -> str:
     """The text of token ids, without special tokens."""
-    return str(model.tokenizer.decode(list(ids), skip_special_tokens=True))
+    return generator_of(model).text_of(ids)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Seconds of each round, (rounds,), for `prompts` completed together with `new` tokens each, for one of them alone,
+    and to the first token after one whole text. What follows the first token is `decode` and `following`."""
+
+    batch: np.ndarray
+    decode: np.ndarray
+    single: np.ndarray
+    following: np.ndarray
+    first: np.ndarray
+    prompts: int
+    new: int
+
+    @property
+    def tokens(self) -> int:
+        """Those that all prompts together get in one round."""
+        return self.prompts * self.new
+
+    def measurements(self) -> Measurements:
+        """Under their names; tokens per second are those of all prompts together."""
+        rest = self.tokens - self.prompts
+        return {
+            names.GENERATED_TOKENS_PER_S: quantile_interval(1 / self.batch).scaled(self.tokens),
+            names.DECODE_TOKENS_PER_S: quantile_interval(1 / self.decode).scaled(rest),
+            names.GENERATION_P50: quantile_interval(self.single * 1000),
+            names.FIRST_TOKEN_P50: quantile_interval(self.first * 1000),
+            names.NEXT_TOKEN_P50: quantile_interval(self.following * 1000 / (self.new - 1)),
+        }
 
 
 def measure_generation(
-    models: Mapping[str, TextModel], prompts: Sequence[str], seconds: float, new_tokens: int = NEW_TOKENS
-) -> dict[str, Times]:
+    models: Mapping[str, TextModel],
+    prompts: Sequence[str],
+    seconds: float,
+    new_tokens: int = NEW_TOKENS,
+    texts: Sequence[str] = (),
+) -> dict[str, Written]:
     """Time greedy generation, all models in turn on the same prompts.
 
-    Every model writes exactly `new_tokens` tokens a prompt: one that stops early would look fast.
+    Every model writes exactly `new_tokens` tokens a prompt: one that stops early would look fast. Reading is timed on
+    whole `texts` (the prompts, where there are none), of which a model keeps as many of the last tokens as it takes.
     """
+    generators = {label: generator_of(model) for label, model in models.items()}
+    new = min(new_tokens, *(model.max_length - 1 for model in models.values()))
+    prompts = prompts[:TIMED_PROMPTS]
+    long = [text for text in dict.fromkeys(texts or prompts) if text.strip()]
+    rows: dict[str, list[tuple[float, ...]]] = {label: [] for label in models}
+    end, rounds = time.perf_counter() + seconds, -WARM_UPS
+    with tqdm(total=round(seconds), desc="measuring generation", bar_format="{l_bar}{bar}| {elapsed}") as bar:
+        while rounds < FEWEST_ROUNDS or time.perf_counter() < end:
+            turn = rounds % len(models)
+            for label in [*models][turn:] + [*models][:turn]:
+                together = _timed(generators[label], prompts, new)
+                alone = _timed(generators[label], [prompts[rounds % len(prompts)]], new)
+                first, _ = _timed(generators[label], [long[rounds % len(long)]], 1)
+                if rounds >= 0:
+                    rows[label].append((sum(together), together[1], sum(alone), alone[1], first))
+            rounds += 1
+            bar.n = min(bar.total, max(0, round(seconds - (end - time.perf_counter()))))
+            bar.refresh()
+    found = {}
+    for label, row in rows.items():
+        batch, decode, single, following, first = np.array(row).T
+        found[label] = Written(batch, decode, single, following, first, len(prompts), new)
+    return found
 
-    def writer(model: TextModel):  # type: ignore[no-untyped-def]
-        return lambda batch: _generate(model, batch, new_tokens, min_new_tokens=new_tokens)
 
-    return measure_speed(
-        {label: writer(model) for label, model in models.items()},
-        list(prompts[:TIMED_PROMPTS]),
-        lambda batch: new_tokens * len(batch),
-        seconds,
-        singles=1,
-    )
-
-
-def generation_measurements(times: Times) -> Measurements:
-    """Throughput of all prompts together, and latency of one alone, under their names."""
+def writing_gains(was: Written, now: Written) -> Measurements:
+    """How many times as fast `now` is at writing, reading, and going on, together and alone: paired by round."""
     return {
-        names.GENERATED_TOKENS_PER_S: quantile_interval(1 / times.batch).scaled(times.tokens),
-        names.GENERATION_P50: quantile_interval(times.single * 1000),
+        names.GENERATION_SPEEDUP: quantile_interval(was.batch / now.batch),
+        names.PREFILL_SPEEDUP: quantile_interval(was.first / now.first),
+        names.DECODE_SPEEDUP: quantile_interval(was.decode / now.decode),
+        names.NEXT_TOKEN_SPEEDUP: quantile_interval(was.following / now.following),
     }
 
 
-def _generate(model: TextModel, prompts: Sequence[str], new_tokens: int, **options: Any) -> Any:
-    """Prompts are filled up on the left, so that what is new follows the prompt, and keep their last tokens where they
-    leave no room."""
-    room = max(1, model.max_length - new_tokens)
-    ids = [np.array(item[-room:], dtype=np.int64) for item in model.tokenizer(list(prompts))["input_ids"]]
-    width = max(len(item) for item in ids)
-    input_ids = np.full((len(ids), width), model.pad_id, dtype=np.int64)
-    attention_mask = np.zeros_like(input_ids)
-    for row, item in enumerate(ids):
-        input_ids[row, width - len(item) :] = item
-        attention_mask[row, width - len(item) :] = 1
-    net = model.network.eval()
-    with torch.inference_mode():
-        return net.generate(
-            input_ids=torch.from_numpy(input_ids).to(net.device),
-            attention_mask=torch.from_numpy(attention_mask).to(net.device),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=model.pad_id,
-            **options,
-        )
-
-
-def _length(new: Sequence[int], model: TextModel) -> int:
-    """Up to the first end token and with it; padding follows."""
-    ends = model.network.generation_config.eos_token_id
-    stops = {ends} if isinstance(ends, int) else set(ends or ())
-    return next((i + 1 for i, token in enumerate(new) if token in stops), len(new))
+def _timed(generator: TextGenerator, prompts: Sequence[str], new: int) -> tuple[float, float]:
+    """Seconds to the first tokens, and from there to the last; over several batches, their sums."""
+    clock = Clock()
+    generator.complete(prompts, Decoding(new), whole=True, clock=clock)
+    return sum(clock.first), sum(clock.rest)

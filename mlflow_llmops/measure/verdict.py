@@ -5,6 +5,15 @@ from mlflow_llmops.measure.measurement import Estimate, Measurements
 
 SEEN_DRIFT = 1e-4
 """Of a probability, between a text alone and in a batch; rounding in fp32 is a hundred times less."""
+LABELLING = {"": names.SPEEDUP}
+WRITING = {" at scoring": names.SPEEDUP, " at writing": names.GENERATION_SPEEDUP}
+"""Speeds that count as a gain, and what the verdict calls them."""
+ONE_ALONE = {
+    " for one text alone": names.LATENCY_SPEEDUP,
+    " at reading one prompt": names.PREFILL_SPEEDUP,
+    " at writing one text alone": names.NEXT_TOKEN_SPEEDUP,
+}
+"""Speeds that are told where they fell."""
 
 
 def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") -> str:
@@ -16,19 +25,21 @@ def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") 
     speed, size, change = measured[names.SPEEDUP], measured[names.SIZE_RATIO], measured[names.QUALITY_CHANGE]
     if not isinstance(speed, Estimate) or not isinstance(change, Estimate) or isinstance(size, Estimate):
         raise TypeError("speed-up and quality change are estimates, the size ratio is counted")
-    speeds, smaller, unit = {"": speed}, size < 0.995, ""
-    writing = measured.get(names.GENERATION_SPEEDUP)
-    if isinstance(writing, Estimate):
-        speeds, unit = {" at scoring": speed, " at writing": writing}, " nats per token"
-    gains = [f"{each.value:.2f} times as fast{at}" for at, each in speeds.items() if each.low > 1]
-    gains += _of_the_runtime(measured) if gains else []
-    gains += [f"{size:.2f} of the size"] if smaller else []
-    parts = [" and ".join(gains).replace(" and (", " (")] if gains else []
+    writes = names.GENERATION_SPEEDUP in measured
+    counted, unit = (WRITING, " nats per token") if writes else (LABELLING, "")
+    speeds = {at: each for at, name in counted.items() if isinstance(each := measured.get(name), Estimate)}
+    gains = [
+        f"{each.value:.2f} times as fast{at}{_of_the_runtime(measured, counted[at])}"
+        for at, each in speeds.items()
+        if each.low > 1
+    ]
+    gains += [f"{size:.2f} of the size"] if size < 0.995 else []
+    parts = [" and ".join(gains)] if gains else []
     if not gains and (compresses or change.low <= 0):
         parts.append("did not help: neither faster nor smaller" + ("" if compresses else " nor better"))
-    single = measured.get(names.LATENCY_SPEEDUP)
-    if isinstance(single, Estimate):
-        speeds[" for one text alone"] = single
+    for at, name in ONE_ALONE.items():
+        if isinstance(each := measured.get(name), Estimate):
+            speeds[at] = each
     parts += [f"slower: {each.value:.2f} times the speed{at}" for at, each in speeds.items() if each.high < 1]
     parts += _in_cells(measured)
     if change.high < 0:
@@ -65,10 +76,10 @@ def _of_the_batch(measured: Measurements) -> list[str]:
     return [f"a text's score moves {' and '.join(said)}"] if said else []
 
 
-def _of_the_runtime(measured: Measurements) -> list[str]:
+def _of_the_runtime(measured: Measurements, ratio: str) -> str:
     """What a change of runtime alone gave is no gain of the method's."""
-    runtime, own = measured.get(names.RUNTIME_SPEEDUP), measured.get(names.SAME_RUNTIME_SPEEDUP)
+    runtime, own = measured.get(ratio + names.OF_RUNTIME), measured.get(ratio + names.IN_SAME_RUNTIME)
     if not isinstance(runtime, Estimate) or not isinstance(own, Estimate):
-        return []
-    said = f"(the runtime alone: {runtime.value:.2f} times; the method in it: {own.value:.2f} times"
-    return [said + (")" if own.low > 1 else ", which is no proven gain)")]
+        return ""
+    said = f" (the runtime alone: {runtime.value:.2f} times; the method in it: {own.value:.2f} times"
+    return said + (")" if own.low > 1 else ", which is no proven gain)")

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from mlflow_llmops.batching.scorer import TextScorer, pad
 from mlflow_llmops.engines.artifact import ExportedArtifact
 from mlflow_llmops.errors import ArtifactMismatch, ModelError
+from mlflow_llmops.methods._exported_decoder import check_reading, decoder_sample
 from mlflow_llmops.models.text_model import TextModel, count_parameters
 
 TOLERANCE = 1e-3
@@ -48,16 +49,10 @@ def export(
 
     Raises ModelError where the exporter cannot trace the network.
     """
-    # Two rows of differing tokens: a dimension of 1 would be frozen into the graph.
-    width = min(16, model.max_length)
-    sample = {
-        "input_ids": torch.randint(0, len(model.tokenizer), (2, width), generator=torch.Generator().manual_seed(0)),
-        "attention_mask": torch.ones((2, width), dtype=torch.long),
-    }
     net = model.network.eval()
     try:
         with torch.no_grad(), tqdm(total=1, desc=f"exporting to {kind}, {precision}") as bar:
-            write(net, sample)
+            write(net, decoder_sample(model) if model.task == "text-generation" else _sample(model))
             bar.update()
     except (RuntimeError, ValueError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -71,13 +66,32 @@ def export(
     ExportedArtifact(
         *(kind, model.task, model.labels, model.max_length, model.pad_id, *counts),
         precision=precision,
+        end_ids=model.end_ids,
         runtime=runtime or {},
     ).write(folder)
     return replace(model, net=None, folder=folder, kind=kind)
 
 
+def example_ids(model: TextModel, texts: int, tokens: int) -> list[np.ndarray]:
+    """Random token ids, the same every time."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, len(model.tokenizer), tokens) for _ in range(texts)]
+
+
+def _sample(model: TextModel) -> dict[str, torch.Tensor]:
+    """Two rows of differing tokens: a dimension of 1 would be frozen into the graph."""
+    width = min(16, model.max_length)
+    return {
+        "input_ids": torch.randint(0, len(model.tokenizer), (2, width), generator=torch.Generator().manual_seed(0)),
+        "attention_mask": torch.ones((2, width), dtype=torch.long),
+    }
+
+
 def check_equal(source: TextModel, exported: TextModel) -> None:
     """Raises ArtifactMismatch where the fp32 graph gives other logits than torch at any of many shapes."""
+    if source.task == "text-generation":
+        check_reading(source, exported)
+        return
     random = np.random.default_rng(0)
     for length in PROBE_LENGTHS:
         if length > source.max_length:

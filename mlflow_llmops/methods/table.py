@@ -27,8 +27,11 @@ METHODS = {
     "quantize.half": "mlflow_llmops.methods.quantize.half:Half",
     "quantize.qat": "mlflow_llmops.methods.quantize.qat:Qat",
     "quantize.int8_dynamic": "mlflow_llmops.methods.quantize.int8_dynamic:Int8Dynamic",
+    "quantize.weight_only": "mlflow_llmops.methods.quantize.weight_only:WeightOnly",
     "export.openvino": "mlflow_llmops.methods.export.openvino:OpenVino",
     "export.onnx": "mlflow_llmops.methods.export.onnx:Onnx",
+    "export.fastest": "mlflow_llmops.methods.export.fastest:Fastest",
+    "export.compile": "mlflow_llmops.methods.export.compile:Compile",
 }
 
 

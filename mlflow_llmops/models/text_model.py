@@ -5,13 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mlflow_llmops.engines import Arrays, open_engine
+from mlflow_llmops.engines import open_decoder, open_engine
 from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
+from mlflow_llmops.models.torch_decoder import TorchDecoder
+from mlflow_llmops.models.torch_runner import TorchRunner
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TextModel:
     net: PreTrainedModel | None = None
     folder: Path | None = None
     kind: str = "torch"
+    compiled: bool = False
+    """The network is run by torch.compile."""
     fresh: bool = False
     """The network's weights are random: it was never trained."""
 
@@ -51,12 +54,24 @@ class TextModel:
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end what a causal model writes."""
+        if self.net is None:
+            return self.artifact.end_ids
+        ends = getattr(getattr(self.net, "generation_config", None), "eos_token_id", None)
+        return (ends,) if isinstance(ends, int) else tuple(ends or ())
+
     @cached_property
-    def run(self) -> "TorchRunner | Any":
-        """From padded token ids to logits: the network, or the engine of the exported graph."""
+    def run(self) -> Any:
+        """From padded token ids to logits: the network, or the engine of the exported graph; for causal models a
+        decoder."""
+        generates = self.task == "text-generation"
         if self.folder is not None:
-            return open_engine(self.kind, self.folder)
-        return TorchRunner(self.network)
+            return (open_decoder if generates else open_engine)(self.kind, self.folder)
+        if generates:
+            return TorchDecoder(self.network)
+        return TorchRunner(torch.compile(self.network, dynamic=True) if self.compiled else self.network)
 
     def with_net(self, net: PreTrainedModel, **changes: Any) -> "TextModel":
         """The same model around another network."""
@@ -70,24 +85,6 @@ class TextModel:
     def save_encoder(self, folder: Path) -> None:
         """Write `tokenizer.json` alone, for workers without transformers."""
         self.encoder.save(str(folder / TOKENIZER))
-
-
-class TorchRunner:
-    """A torch network behind the interface of an engine: arrays in, logits out, no gradients, eval mode."""
-
-    input_names = ("input_ids", "attention_mask")
-
-    def __init__(self, net: PreTrainedModel) -> None:
-        self.net = net
-
-    def __call__(self, inputs: Arrays) -> np.ndarray:
-        if self.net.training:
-            self.net.eval()
-        device = self.net.device
-        with torch.inference_mode():
-            tensors = {name: torch.from_numpy(inputs[name]).to(device) for name in self.input_names}
-            logits: np.ndarray = self.net(**tensors).logits.float().cpu().numpy()
-        return logits
 
 
 def count_parameters(net: PreTrainedModel) -> tuple[int, int]:

@@ -107,7 +107,7 @@ def _cost(everything: TextModel, best: TextModel, data: Splits) -> Estimate | No
 
 def _said(best: Trial, layers: int, bound: float, cost: Estimate | None) -> str:
     place = "held" if best.drop <= bound else "NOT held"
-    said = f"the bound of {bound:g} on dev is {place} ({best.drop:+.4f} lost)"
+    said = f"the bound of {bound:g} on dev is {place} (quality {-best.drop:+.4f} there)"
     if cost is None:
         return f"{said} with every layer quantized" if best.layers == 0 else said
     return (

@@ -17,7 +17,6 @@ from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
 from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.measure.batch_drift import NO_DRIFT
 from mlflow_llmops.measure.measurement import Measurements, flat
-from mlflow_llmops.measure.speed import speedup
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
@@ -86,7 +85,7 @@ def apply_method(
         info = log_text_model(made)
         logged = _proven(made, info.model_uri, data)
         baseline = _with_answers(source, data, _empty(folder, "baseline"))
-        with _control(method, source.model, data, _empty(folder, "control"), seed) as control:
+        with _control(name, made.kind, source.model, data, _empty(folder, "control"), seed) as control:
             measured, baseline_measured, rows = _measure(
                 name, baseline, logged, control, data, measure_seconds, grid_seconds
             )
@@ -141,7 +140,8 @@ def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:
     task.prove(made, answers, data)
     logged = load_model(reference, made.task)
     task.prove_loaded(made, logged.model, data)
-    return replace(logged, answers=answers)
+    # how a network is run is no part of its artifact
+    return replace(logged, answers=answers, model=replace(logged.model, compiled=made.compiled))
 
 
 def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:
@@ -156,12 +156,14 @@ def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedMode
 
 
 @contextmanager
-def _control(method: Method, source: TextModel, data: Splits, folder: Path, seed: int) -> Iterator[TextModel | None]:
+def _control(
+    name: str, kind: str, source: TextModel, data: Splits, folder: Path, seed: int
+) -> Iterator[TextModel | None]:
     """The baseline at full precision in the candidate's runtime: what a change of runtime gives without compression."""
-    if method.gives == source.kind or type(method) is table.method_class(f"export.{method.gives}"):
+    if kind == source.kind or name.startswith("export."):
         yield None
     else:
-        yield table.build(f"export.{method.gives}", {}).apply(source, data, folder, seed)
+        yield table.build(f"export.{kind}", {}).apply(source, data, folder, seed)
 
 
 def _measure(
@@ -180,9 +182,12 @@ def _measure(
     was, now = measured["baseline"], measured[name]
     rows = [Row(each.label, measured[each.label], kind=each.loaded.model.kind) for each in contenders]
     if control is not None:
-        gain = speedup(times["baseline"], times[label])
-        now |= {names.RUNTIME_SPEEDUP: gain, names.SAME_RUNTIME_SPEEDUP: speedup(times[label], times[name])}
-        rows.insert(1, Row(label, {**times[label].measurements(), names.SPEEDUP: gain}, kind=control.kind))
+        gains = MEASURES[control.task].gains
+        for ratio, gain in gains(times["baseline"], times[label]).items():
+            now[ratio + names.OF_RUNTIME] = gain
+        for ratio, gain in gains(times[label], times[name]).items():
+            now[ratio + names.IN_SAME_RUNTIME] = gain
+        rows.insert(1, Row(label, measured[label], kind=control.kind))
     if grid_seconds:
         controls = {label: control} if control else {}
         models = {"baseline": baseline.model, **controls, name: candidate.model}

@@ -1,12 +1,13 @@
 """How causal models are measured and proven: by how likely they hold the test split, and by what they write."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits, Texts
-from mlflow_llmops.measure.generation import complete, generation_measurements, measure_generation, prompts_of
+from mlflow_llmops.measure.generation import Written, complete, measure_generation, prompts_of, writing_gains
 from mlflow_llmops.measure.language import language, language_change
 from mlflow_llmops.measure.likelihood import likelihoods, score
 from mlflow_llmops.measure.measurement import Measurements
@@ -46,27 +47,39 @@ def held(model: TextModel, texts: Texts) -> float:
     return float(sum(each.sum() for each in found.log) / max(1, found.counts.sum()))
 
 
+@dataclass(frozen=True)
+class LanguageTimes(Times):
+    """Times of scoring, and those of writing."""
+
+    written: Written
+
+
 def speed(
     models: Mapping[str, TextModel], data: Splits, seconds: float
 ) -> tuple[dict[str, Times], dict[str, Measurements]]:
     """Scoring and generation, half of the time each."""
-    first = next(iter(models))
-    times = measure_speed(
+    first, texts = next(iter(models)), data.test.texts
+    scored = measure_speed(
         {label: partial(score, model) for label, model in models.items()},
-        data.test.texts,
+        texts,
         lambda texts: sum(map(len, scorer_of(models[first]).encode(texts))),
         seconds / 2,
     )
-    written = measure_generation(models, prompts_of(data.test.texts), seconds / 2)
-    return times, {
-        label: {
-            **times[label].measurements(),
-            names.SPEEDUP: speedup(times[first], times[label]),
-            **generation_measurements(written[label]),
-            names.GENERATION_SPEEDUP: speedup(written[first], written[label]),
-        }
-        for label in models
+    written = measure_generation(models, prompts_of(texts), seconds / 2, texts=texts)
+    times: dict[str, Times] = {
+        label: LanguageTimes(**vars(each), written=written[label]) for label, each in scored.items()
     }
+    return times, {
+        label: {**each.measurements(), **written[label].measurements(), **gains(times[first], each)}
+        for label, each in times.items()
+    }
+
+
+def gains(was: Times, now: Times) -> Measurements:
+    """At scoring, and at reading and writing."""
+    if not isinstance(was, LanguageTimes) or not isinstance(now, LanguageTimes):
+        raise TypeError("times of causal models hold those of writing too")
+    return {names.SPEEDUP: speedup(was, now), **writing_gains(was.written, now.written)}
 
 
 def beside(label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:

@@ -45,6 +45,8 @@ def check_processes(name: str, method: Method) -> None:
     """Raises ConfigError where several processes were started and this method cannot use them."""
     if processes() > 1 and not isinstance(method, Training):
         raise ConfigError(f"{name} trains nothing, so {processes()} processes do not help it; start it as one process")
+    if processes() > 1 and method.gives != "torch":
+        raise ConfigError(f"{name} writes a graph after its training, which one process does; start it as one")
     if isinstance(method, Training):
         share_of(method.batch_size)
 

@@ -39,7 +39,7 @@ def side_by_side(
     measured = {label: {**good[label], **speeds[label], **_counted(each)} for label, each in loaded.items()}
     for each in measured.values():
         each[names.SIZE_RATIO] = counted(each, names.DISK) / counted(measured[first.label], names.DISK)
-    return measured, times
+    return measured | {label: speeds[label] for label in timed_only or {}}, times
 
 
 def counted(measured: Measurements, name: str) -> float:

@@ -36,6 +36,9 @@ class TaskMeasures(Protocol):
     ) -> tuple[dict[str, Times], dict[str, Measurements]]:
         """Times of scoring, and all that follows from times, for each model."""
 
+    def gains(self, was: Times, now: Times) -> Measurements:
+        """How many times as fast `now` is, under the names of ratios."""
+
     def beside(self, label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:
         """What else the baseline is held against, in words; its numbers go into `measured`."""
 

@@ -103,11 +103,6 @@ def _check_task(name: str, method: Method, task: str) -> None:
     """What can be known before any data is read."""
     if task not in method.tasks:
         raise ConfigError(f"task={task}: {name} is for {' and '.join(method.tasks)}; choose another method or task")
-    if task == "text-generation" and (method.takes, method.gives) != ("torch", "torch"):
-        raise ConfigError(
-            f"task={task}: {name} gives an {method.gives} model, and those are measured and stored for "
-            "text-classification only so far; choose a method that gives a torch model"
-        )
 
 
 def _wants_grid(asked: bool | None, method: Method, labelled: bool) -> bool:

@@ -15,8 +15,15 @@ SIGNATURES = {
     "text-generation": ModelSignature(
         Schema([ColSpec("string")]),
         Schema([ColSpec("string")]),
-        # predict takes these as params, and their defaults go before what model_config says
-        ParamSchema([ParamSpec("max_new_tokens", "long", NEW_TOKENS), ParamSpec("do_sample", "boolean", False)]),
+        ParamSchema(  # the fields of `batching.decoding.Decoding`
+            [
+                ParamSpec("max_new_tokens", "long", NEW_TOKENS),
+                ParamSpec("temperature", "double", 0.0),  # 0 takes the likeliest token each time
+                ParamSpec("top_p", "double", 1.0),
+                ParamSpec("stop", "string", [], shape=(-1,)),
+                ParamSpec("seed", "long", 0),
+            ]
+        ),
     ),
 }
 RESULT_TYPES = {"text-classification": f"struct<{LABEL}: string, {SCORE}: double>", "text-generation": "string"}

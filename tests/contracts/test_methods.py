@@ -231,7 +231,7 @@ def test_the_given_model_stays_as_it_was(name, applied, tiny_texts):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_result_is_of_the_promised_kind_and_answers_well(name, applied, tiny_texts):
     done = applied(name)
-    assert done.result.kind == done.method.gives
+    assert done.result.kind in done.method.gives.split(" or ")
     assert done.result.labels == done.given.labels
     assert not done.result.fresh
     if done.result.task == "text-generation":

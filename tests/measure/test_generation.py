@@ -8,7 +8,6 @@ from mlflow_llmops import names
 from mlflow_llmops.measure.generation import (
     TIMED_PROMPTS,
     complete,
-    generation_measurements,
     measure_generation,
     prompts_of,
 )
@@ -70,7 +69,7 @@ def test_more_layers_are_slower_and_every_model_writes_as_much(tiny_texts, tiny_
     assert speedup(times["deep"], times["tiny"]).low > 1.5
     # the tiny one ends its texts early where it may
     assert times["deep"].tokens == times["tiny"].tokens == 32 * TIMED_PROMPTS
-    measured = generation_measurements(times["tiny"])
+    measured = times["tiny"].measurements()
     rate, latency = measured[names.GENERATED_TOKENS_PER_S], measured[names.GENERATION_P50]
     assert rate.value == pytest.approx(32 * TIMED_PROMPTS / np.median(times["tiny"].batch), rel=0.01)
     assert latency.value == pytest.approx(1000 * np.median(times["tiny"].single))

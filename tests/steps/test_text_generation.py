@@ -18,8 +18,12 @@ CAUSAL = {"task": "text-generation", "measure_seconds": 1}
 MEASURED = (
     *(names.PERPLEXITY, names.TEXTS_PER_S, names.TOKENS_PER_S, names.LATENCY_P50, names.LATENCY_P95),
     *(names.GENERATED_TOKENS_PER_S, names.GENERATION_P50),
+    *(names.FIRST_TOKEN_P50, names.NEXT_TOKEN_P50, names.DECODE_TOKENS_PER_S),
 )
-RATIOS = (names.SPEEDUP, names.GENERATION_SPEEDUP, names.QUALITY_CHANGE, names.RETAINED, names.AGREEMENT)
+RATIOS = (
+    *(names.SPEEDUP, names.GENERATION_SPEEDUP, names.PREFILL_SPEEDUP, names.DECODE_SPEEDUP, names.NEXT_TOKEN_SPEEDUP),
+    *(names.QUALITY_CHANGE, names.RETAINED, names.AGREEMENT),
+)
 
 
 @pytest.fixture
@@ -107,10 +111,32 @@ def test_a_model_that_reloads_differently_fails_the_run(store, tiny_decoder_fold
     assert MlflowClient().search_registered_models() == []
 
 
-@pytest.mark.parametrize(("verb", "method"), [("export", "onnx"), ("quantize", "int8_static")])
-def test_methods_that_do_not_give_a_torch_causal_model_are_refused_at_once(store, tiny_decoder_folder, verb, method):
+@pytest.mark.parametrize(("verb", "method"), [("quantize", "int8_dynamic"), ("quantize", "int8_static")])
+def test_methods_for_classifiers_alone_are_refused_at_once(store, tiny_decoder_folder, verb, method):
     with pytest.raises(ConfigError, match="^task=text-generation: [^\n]*choose"):
         compress(verb, method, str(tiny_decoder_folder), "no/such/data.csv", **CAUSAL, options={})
+
+
+@pytest.mark.slow
+def test_an_exported_version_is_measured_proven_registered_and_compared(store, tiny_decoder_folder, tiny_data):
+    small = {**CAUSAL, "register_as": "writer"}
+    exported = compress("export", "openvino", str(tiny_decoder_folder), str(tiny_data), **small, options={})
+    compress("finetune", "full", str(tiny_decoder_folder), str(tiny_data), **small, options={"epochs": "0"})
+    run = mlflow.get_run(exported.run_id)
+    metrics, tags = run.data.metrics, run.data.tags
+    for name in (*MEASURED, *RATIOS):
+        assert metrics[name + names.LOW] <= metrics[name] <= metrics[name + names.HIGH]
+    assert (tags[names.KIND], tags[names.RELOADED]) == ("openvino", "same outputs")
+    assert abs(metrics[names.QUALITY_CHANGE]) < 1e-4 and metrics[names.AGREEMENT] > 0.999
+    report = mlflow.artifacts.load_text(f"runs:/{exported.run_id}/{names.REPORT}")
+    assert "ms to the first token" in report and "tokens/s after it" in report
+
+    one, two = compare("writer", "2,1", str(tiny_data), measure_seconds=1).values["rows"]
+    assert (one.kind, two.kind) == ("torch", "openvino")
+    assert two.measured[names.DECODE_SPEEDUP].high > 0
+    prompts = ["the boat", "42", "rain"]
+    answers = [mlflow.pyfunc.load_model(f"models:/writer/{version}").predict(prompts) for version in (1, 2)]
+    assert answers[0] == answers[1]
 
 
 def test_versions_of_different_tasks_are_not_compared(store, tiny_model, tiny_decoder, tiny_data):

@@ -20,6 +20,7 @@ class Onnx(Method):
     """The same network as an ONNX graph, run by onnxruntime: another runtime, no compression."""
 
     gives: ClassVar[str] = "onnx"
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
     smaller: ClassVar[bool] = False
 
     fusions: Annotated[bool, "join nodes into onnxruntime's own; no other runtime reads the graph then"] = False

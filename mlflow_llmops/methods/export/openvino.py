@@ -20,6 +20,7 @@ class OpenVino(Method):
     """The same network as an OpenVINO graph: another runtime, no compression."""
 
     gives: ClassVar[str] = "openvino"
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
     smaller: ClassVar[bool] = False
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
