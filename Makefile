@@ -25,9 +25,11 @@ check: $(VENV)/dev ## ruff and mypy
 
 bench: $(VENV)/base ## the numbers behind the design: see benchmarks/README.md
 	python benchmarks/token_budget.py
-ifdef DATA # a folder with clinc150/ and sst2/: hours on 2 cores
+ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cores
 	python -m pip install -q --no-deps --require-hashes -r benchmarks/requirements.txt
 	python benchmarks/teacher_cache.py --data $(DATA)
+	python benchmarks/language.py --data $(DATA)
+	python benchmarks/top_k.py --data $(DATA)
 	python benchmarks/distillation.py --data $(DATA)
 endif
 
