@@ -26,10 +26,14 @@ check: $(VENV)/dev ## ruff and mypy
 bench: $(VENV)/base ## the numbers behind the design: see benchmarks/README.md
 	python benchmarks/token_budget.py
 	python benchmarks/weight_only.py
-ifdef DATA # a folder with clinc150/ and sst2/: hours on 2 cores
+ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cores
 	python -m pip install -q --no-deps --require-hashes -r benchmarks/requirements.txt
 	python benchmarks/teacher_cache.py --data $(DATA)
+	python benchmarks/language.py --data $(DATA)
+	python benchmarks/top_k.py --data $(DATA)
 	python benchmarks/distillation.py --data $(DATA)
+	python benchmarks/distillation.py --data $(DATA) --students layers:3 --texts 1500
+	python benchmarks/int8.py --data $(DATA)
 endif
 
 ui: $(VENV)/base ## the MLflow UI at http://127.0.0.1:5000

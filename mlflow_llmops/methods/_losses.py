@@ -1,5 +1,6 @@
 """Losses as their terms, so that a run can keep them apart."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,11 @@ Loss = Callable[[Outputs, Batch], Terms]
 """From a network's outputs (`logits`; `hidden_states`, `attentions` where asked for) and the batch."""
 
 
+REST_AT = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""One over each temperature at which the mass of the words that are not kept is known: it cannot be told from that at
+another one, and taking these words to be equally likely gave a loss that pulled the student towards all of them."""
+
+
 def total(terms: Terms) -> torch.Tensor:
     """The weighted sum, which training minimises."""
     return torch.stack([weight * value for weight, value in terms.values()]).sum()
@@ -32,7 +38,8 @@ def soft_target_loss(alpha: float, beta: float, tau: float) -> Loss:
     """alpha * H(y, softmax(z_s)) + beta * tau^2 * H(softmax(z_t / tau), softmax(z_s / tau)).
 
     The batch holds `labels` and the teacher's answers: all logits as `teacher`, or the largest of each token as
-    `teacher_top` (texts, tokens, k), at `teacher_ids`, with `teacher_rest`, the log of the others' summed exponentials.
+    `teacher_top` (texts, tokens, k), at `teacher_ids`, with `teacher_rest` (texts, tokens, temperatures), the log of
+    the others' summed exponentials at each of `REST_AT`.
     Source: Hinton, Vinyals and Dean, arXiv:1503.02531. The factor tau^2 keeps the two gradients' sizes alike.
     """
 
@@ -49,16 +56,24 @@ def soft_target_loss(alpha: float, beta: float, tau: float) -> Loss:
 def top_k_log_probabilities(
     top: torch.Tensor, rest: torch.Tensor, others: int, tau: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log probabilities at temperature `tau` of the k kept logits, (..., k), and of all `others` together, (...).
-
-    Only the sum of the others' exponentials at temperature 1 is known; they are taken to be equal.
-    """
+    """Log probabilities at temperature `tau` of the k kept logits, (..., k), and of all `others` together, (...)."""
     if others == 0:
-        return log_softmax(top / tau, dim=-1), torch.full_like(rest, float("-inf"))
-    count = torch.log(torch.tensor(float(others)))
-    together = (rest - count) / tau + count
+        return log_softmax(top / tau, dim=-1), torch.full_like(rest[..., 0], float("-inf"))
+    together = _rest_at(rest, others, 1 / tau)
     joined = log_softmax(torch.cat([top / tau, together.unsqueeze(-1)], dim=-1), dim=-1)
     return joined[..., :-1], joined[..., -1]
+
+
+def _rest_at(rest: torch.Tensor, others: int, inverse: float) -> torch.Tensor:
+    """The log of the others' summed exponentials at temperature 1 / `inverse`, (...).
+
+    Exact at each of `REST_AT`, on the line between two of them elsewhere; at 0 it is the log of their number.
+    """
+    behind = next((i for i, known in enumerate(REST_AT) if inverse <= known), len(REST_AT) - 1)
+    before = REST_AT[behind - 1] if behind else 0.0
+    low = rest[..., behind - 1] if behind else torch.full_like(rest[..., 0], math.log(others))
+    share = (inverse - before) / (REST_AT[behind] - before)
+    return torch.lerp(low, rest[..., behind], share)
 
 
 def _label_term(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from scipy.special import log_softmax, logsumexp, softmax
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from mlflow_llmops.methods._losses import label_loss, soft_target_loss, top_k_log_probabilities, total
+from mlflow_llmops.methods._losses import REST_AT, label_loss, soft_target_loss, top_k_log_probabilities, total
 from mlflow_llmops.methods._rows import IGNORED
 
 WEIGHTS = [(0.3, 0.7, 2.0), (1.0, 0.0, 1.0), (0.0, 1.0, 4.0), (0.5, 2.0, 0.5)]
@@ -37,7 +37,8 @@ def completions(words: int = 9, seed: int = 1) -> tuple[torch.Tensor, dict[str, 
 def kept(batch: dict[str, torch.Tensor], k: int) -> dict[str, torch.Tensor]:
     """The same with the teacher's `k` largest logits only."""
     top, ids = batch["teacher"].topk(k, dim=-1)
-    rest = batch["teacher"].scatter(-1, ids, float("-inf")).logsumexp(-1)
+    others = batch["teacher"].scatter(-1, ids, float("-inf"))
+    rest = torch.stack([(others * inverse).logsumexp(-1) for inverse in REST_AT], dim=-1)
     return {"labels": batch["labels"], "teacher_top": top, "teacher_ids": ids, "teacher_rest": rest}
 
 
@@ -129,17 +130,18 @@ def test_all_words_kept_is_the_whole_answer(tau):
     assert value_of(loss, student, kept(batch, 9)).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
-def test_kept_words_and_the_mass_of_the_rest_are_the_written_formula():
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0, 4.0])
+def test_kept_words_and_the_mass_of_the_rest_are_the_written_formula(tau):
     student, batch = completions(words=12)
-    tau, k = 2.0, 4
+    k = 4
     top = kept(batch, k)
-    z_s, y = student.detach().numpy(), batch["labels"].numpy()
+    z_s, z_t, y = student.detach().numpy(), batch["teacher"].numpy(), batch["labels"].numpy()
     places = [(i, t) for i in range(2) for t in range(4) if y[i, t + 1] != IGNORED]
     values = []
     for at in places:
         ids = top["teacher_ids"].numpy()[at]
-        together = (top["teacher_rest"].numpy()[at] - np.log(12 - k)) / tau + np.log(12 - k)
-        teacher = softmax(np.append(top["teacher_top"].numpy()[at] / tau, together))
+        together = logsumexp(np.delete(z_t[at], ids) / tau)
+        teacher = softmax(np.append(z_t[at][ids] / tau, together))
         log_p = log_softmax(z_s[at] / tau)
         left = logsumexp(np.delete(log_p, ids))
         values.append(-(teacher * np.append(log_p[ids], left)).sum())
@@ -147,13 +149,23 @@ def test_kept_words_and_the_mass_of_the_rest_are_the_written_formula():
     assert terms["teacher"][1].item() == pytest.approx(np.mean(values), rel=1e-6)
 
 
-def test_at_temperature_one_the_mass_of_the_rest_is_exact():
+@pytest.mark.parametrize("tau", [8.0, 4.0, 2.0, 1.0, 0.5])
+def test_at_known_temperatures_the_mass_of_the_rest_is_exact(tau):
     _, batch = completions(words=12)
     top = kept(batch, 4)
-    log_p, rest = top_k_log_probabilities(top["teacher_top"], top["teacher_rest"], 8, 1.0)
-    whole = torch.log_softmax(batch["teacher"], -1)
+    log_p, rest = top_k_log_probabilities(top["teacher_top"], top["teacher_rest"], 8, tau)
+    whole = torch.log_softmax(batch["teacher"] / tau, -1)
     torch.testing.assert_close(log_p, whole.gather(-1, top["teacher_ids"]))
     torch.testing.assert_close(rest, whole.scatter(-1, top["teacher_ids"], float("-inf")).logsumexp(-1))
+
+
+@pytest.mark.parametrize("tau", [20.0, 10.0, 3.0, 1.2, 0.8])
+def test_between_them_the_mass_of_the_rest_is_nearly_so(tau):
+    _, batch = completions(words=400)
+    top = kept(batch, 4)
+    _, rest = top_k_log_probabilities(top["teacher_top"], top["teacher_rest"], 396, tau)
+    exact = torch.log_softmax(batch["teacher"] / tau, -1).scatter(-1, top["teacher_ids"], float("-inf")).logsumexp(-1)
+    assert (rest - exact).abs().max() < 0.05
 
 
 def test_the_gradient_through_kept_words_points_where_the_whole_one_does():

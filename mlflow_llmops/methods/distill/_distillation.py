@@ -69,7 +69,12 @@ class Distillation(WithStudent):
 
     alpha: Annotated[float, "weight of the loss against the labels", Ge(0)] = 0.3
     beta: Annotated[float, "weight of the loss against the teacher", Ge(0)] = 0.7
-    tau: Annotated[float, "temperature of the teacher's and student's soft answers", Gt(0)] = 2.0
+    tau: Annotated[
+        float | None,
+        "temperature of the teacher's and student's soft answers; auto: 2, or 1 for text-generation, where top_k words "
+        "hold less of a softened answer",
+        Gt(0),
+    ] = None
     top_k: Annotated[
         int, "words of a causal teacher's answer to each token that are kept; the rest is one mass", Ge(1)
     ] = TOP_K
@@ -81,9 +86,10 @@ class Distillation(WithStudent):
         dev = self._rows(teacher, student, data.dev) if self.patience else []
         return self._rows(teacher, student, data.train), dev
 
-    def answer_loss(self) -> Loss:
+    def answer_loss(self, teacher: TextModel) -> Loss:
         """The loss of the prediction layer."""
-        return soft_target_loss(self.alpha, self.beta, self.tau)
+        tau = self.tau or (1.0 if teacher.task == "text-generation" else 2.0)
+        return soft_target_loss(self.alpha, self.beta, tau)
 
     def _rows(self, teacher: TextModel, student: TextModel, texts: Texts) -> list[Row]:
         if self._by_token(teacher):

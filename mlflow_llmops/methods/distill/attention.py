@@ -52,7 +52,7 @@ class Attention(Distillation):
         rows, dev = self.lessons(model, student, data)
         with watched(model) as watch, hooks_as_before(student.network):
             listeners = AttentionListener(model.network, theirs), AttentionListener(student.network, ours)
-            loss = relation_loss(self.answer_loss(), watch, *listeners, heads, causal, self.gamma)
+            loss = relation_loss(self.answer_loss(model), watch, *listeners, heads, causal, self.gamma)
             train(student, rows, self.schedule(seed), loss, dev)
         return replace(student, fresh=False)
 

@@ -53,7 +53,7 @@ class Hidden(Distillation):
         distance = self.match if self.match != "auto" else "cosine" if bridge is None else "mse"
         rows, dev = self.lessons(model, student, data)
         with watched(model, "hidden_states") as watch, hooks_as_before(student.network):
-            loss = hidden_loss(self.answer_loss(), watch, pairs, distance, self.gamma, bridge)
+            loss = hidden_loss(self.answer_loss(model), watch, pairs, distance, self.gamma, bridge)
             train(student, rows, self.schedule(seed), loss, dev, wants=("hidden_states",), along=bridge)
         return replace(student, fresh=False)
 

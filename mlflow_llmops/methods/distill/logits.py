@@ -19,5 +19,5 @@ class Logits(Distillation):
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         student = self.student_of(model, data, seed)
         rows, dev = self.lessons(model, student, data)
-        train(student, rows, self.schedule(seed), self.answer_loss(), dev)
+        train(student, rows, self.schedule(seed), self.answer_loss(model), dev)
         return replace(student, fresh=False)
