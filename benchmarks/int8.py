@@ -47,8 +47,6 @@ METHODS = {
     "OpenVINO int8 static": ("quantize.int8_static", {}),
 }
 STATIC = "OpenVINO int8 static"
-ROUND_SECONDS = 3.0
-"""Of the slowest: some hundred texts, so that large batches are full of texts of one length, as they are in a job."""
 Logits = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -130,7 +128,7 @@ def _table(
 ) -> Table:
     scorers = {"torch fp32": scorer_of(teacher).logits}
     scorers |= {label: scorer_of(model).logits for label, model in models.items()} | tried
-    times = measure_speed(scorers, data.test.texts, len, seconds, singles=1, round_seconds=ROUND_SECONDS)
+    times = measure_speed(scorers, data.test.texts, len, seconds, singles=1)
     lengths = np.array([len(item) for item in scorer_of(teacher).encode(data.test.texts)])
     padded = sum(len(batch) * lengths[batch].max() for batch in plan_batches(lengths, TOKEN_BUDGET["openvino"]))
     right = {label: _right(teacher, logits, data) for label, logits in scorers.items()}

@@ -20,7 +20,9 @@ FEWEST_ROUNDS = 7
 SINGLES = 12
 """Texts scored one by one in each round: below 72 in all, the upper end of a 95th percentile is not known."""
 SECONDS_A_ROUND = 0.25
-"""What one throughput measurement of the slowest model should take."""
+"""What one throughput measurement of the slowest model should take at least."""
+ROUNDS = 40
+"""Its share of a longer measurement, which has more texts then and not rounds alone."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,16 @@ def measure_speed(
     tokens: Callable[[Sequence[str]], int],
     seconds: float = 10.0,
     singles: int = SINGLES,
-    round_seconds: float = SECONDS_A_ROUND,
 ) -> dict[str, Times]:
     """Time every model on the same texts for about `seconds` in all, after a warm-up.
 
-    The sample is what the slowest model scores in `round_seconds`. In each round every model scores it once as a whole
-    and `singles` texts one by one; the order of the models turns by one from round to round. `tokens` counts the
-    sample's tokens.
+    The sample is what the slowest model scores in a `ROUNDS`th of the time: only among many texts, as a job has, are
+    large batches of one length. In each round every model scores it once as a whole and `singles` texts one by one; the
+    order of the models turns by one from round to round. `tokens` counts the sample's tokens.
     """
     labels = list(models)
     sample = _sample(
-        models, list(dict.fromkeys(texts)), round_seconds
+        models, list(dict.fromkeys(texts)), max(SECONDS_A_ROUND, seconds / ROUNDS)
     )  # a repeated text is scored once, which is no speed
     batch: dict[str, list[float]] = {label: [] for label in labels}
     single: dict[str, list[float]] = {label: [] for label in labels}
