@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlflow_llmops import names
-from mlflow_llmops.measure.speed import FEWEST_ROUNDS, SINGLES, WARM_UPS, Times, measure_speed, speedup
+from mlflow_llmops.measure.speed import FEWEST_ROUNDS, SINGLES, WARM_UPS, Times, _sample, measure_speed, speedup
 
 TEXTS = [f"text {i}" for i in range(64)]
 
@@ -88,6 +88,15 @@ def test_a_slow_model_gets_a_smaller_sample_spread_over_the_texts():
     assert times.tokens == 2 * times.texts
     assert len(set(sample)) == len(sample)
     assert many.index(sample[-1]) > 1000
+
+
+def test_more_time_a_round_is_more_texts_and_none_is_below_what_an_interval_needs():
+    def slow(texts) -> None:
+        time.sleep(0.001 * len(texts))
+
+    many = [f"text {i}" for i in range(2000)]
+    short, long, none = (len(_sample({"a": slow}, many, seconds)) for seconds in (0.1, 0.6, 0.0))
+    assert none == 32 < short < long / 3
 
 
 def test_drift_that_meets_both_alike_leaves_the_ratio():
