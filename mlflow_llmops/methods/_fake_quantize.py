@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,10 +11,25 @@ from transformers import PreTrainedModel
 from mlflow_llmops.methods._hooks import hooks_as_before
 from mlflow_llmops.methods._layers import weighted_layers
 
-INT8 = (-127, 127)
-"""Symmetric weights of 8 bits, as runtimes have them."""
 UINT8 = (0, 255)
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What a quantizing method rounds: weights to so many bits, symmetric, and the inputs of layers to 8 where it
+    does."""
+
+    bits: int = 8
+    inputs: bool = True
+
+    @property
+    def steps(self) -> int:
+        """On either side of 0."""
+        return int(2 ** (self.bits - 1) - 1)
+
+
+INT8 = Rounding()
 
 
 def input_ranges(
@@ -39,18 +55,18 @@ def input_ranges(
 
 
 @contextmanager
-def fake_quantized(net: PreTrainedModel, ranges: Mapping[str, Range]) -> Iterator[None]:
-    """Inside, the layers named in `ranges` compute as a static int8 graph does: inputs rounded to 256 steps of their
-    range, weights to 255 steps of each output channel's; gradients pass as if nothing was rounded (Jacob et al.,
+def fake_quantized(net: PreTrainedModel, ranges: Mapping[str, Range], rounding: Rounding = INT8) -> Iterator[None]:
+    """Inside, the layers named in `ranges` compute as a quantized graph does: inputs rounded to 256 steps of their
+    range, weights to 255 (at 8 bits) of each output channel's; gradients pass as if nothing was rounded (Jacob et al.,
     arXiv:1712.05877). The weights themselves stay as they are.
     """
     modules = weighted_layers(net)
     with hooks_as_before(net):
         for layer, (low, high) in ranges.items():
-            modules[layer].register_forward_pre_hook(_rounded_input(low, high))
-            nn.utils.parametrize.register_parametrization(
-                modules[layer], "weight", _RoundedWeight(_output_axis(modules[layer])), unsafe=True
-            )
+            if rounding.inputs:
+                modules[layer].register_forward_pre_hook(_rounded_input(low, high))
+            rounded = _RoundedWeight(_output_axis(modules[layer]), rounding.steps)
+            nn.utils.parametrize.register_parametrization(modules[layer], "weight", rounded, unsafe=True)
         try:
             yield
         finally:
@@ -59,15 +75,15 @@ def fake_quantized(net: PreTrainedModel, ranges: Mapping[str, Range]) -> Iterato
 
 
 class _RoundedWeight(nn.Module):
-    def __init__(self, axis: int) -> None:
+    def __init__(self, axis: int, steps: int) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.steps = axis, steps
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         peaks = weight.detach().abs().amax(dim=1 - self.axis)
-        scales = (peaks / INT8[1]).clamp_min(torch.finfo(torch.float32).tiny)
+        scales = (peaks / self.steps).clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scales, zeros, self.axis, *INT8)
+        return torch.fake_quantize_per_channel_affine(weight, scales, zeros, self.axis, -self.steps, self.steps)
 
 
 def _rounded_input(low: float, high: float):

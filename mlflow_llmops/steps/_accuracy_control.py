@@ -83,7 +83,7 @@ def apply_within_bound(
     def attempt(count: int) -> Trial:
         start = time.perf_counter()
         if count and not order:
-            order.extend(layer for layer in sensitivities(model, data, seed) if layer in layers)
+            order.extend(layer for layer in sensitivities(model, data, seed, method.rounding) if layer in layers)
         made = method.keeping(tuple(order[:count])).apply(model, data, folder(f"keeping-{count}"), seed)
         return Trial(count, reference - task.held(made, data.dev), time.perf_counter() - start, made)
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlflow_llmops.methods._fake_quantize import fake_quantized, input_ranges
+from mlflow_llmops.methods._fake_quantize import Rounding, fake_quantized, input_ranges
 from mlflow_llmops.methods._layers import weighted_layers
 
 
@@ -71,3 +71,13 @@ def test_nothing_is_left_and_the_weights_are_as_they_were():
     assert torch.equal(net(x), before)
     assert set(net.state_dict()) == keys
     assert all(isinstance(layer, nn.Linear) and not layer._forward_pre_hooks for layer in weighted_layers(net).values())
+
+
+def test_fewer_bits_of_weights_alone():
+    net, x = Two(), torch.randn(3, 5)
+    weight = net.first.weight.detach().numpy()
+    scale = np.abs(weight).max(axis=1, keepdims=True) / 7
+    with fake_quantized(net, {"first": (0.0, 1.0)}, Rounding(bits=4, inputs=False)), torch.no_grad():
+        got = net.first(x).numpy()
+    expected = x.numpy() @ (np.round(weight / scale) * scale).T + net.first.bias.detach().numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-6)

@@ -1,13 +1,9 @@
 """A layer is found again in the graph that was made of its network."""
 
-import onnx_ir
-import openvino
 import pytest
 import torch
 from transformers import AlbertConfig, AlbertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from mlflow_llmops.engines.onnxruntime import GRAPH as ONNX_GRAPH
-from mlflow_llmops.engines.openvino import GRAPH as OPENVINO_GRAPH
 from mlflow_llmops.errors import ModelError
 from mlflow_llmops.methods._layers import flattened, named, nodes_of, weighted_layers
 from mlflow_llmops.methods.export import onnx
@@ -17,10 +13,8 @@ from mlflow_llmops.models.text_model import TextModel
 
 
 def read(model: TextModel):
-    """The graph of an exported model, and how its constants are read."""
-    if model.kind == "onnx":
-        return onnx.weights_of(onnx_ir.load(str(model.folder / ONNX_GRAPH)))
-    return to_ir.weights_of(openvino.Core().read_model(str(model.folder / OPENVINO_GRAPH)))
+    """The constants that the nodes of an exported graph multiply with."""
+    return {"onnx": onnx, "openvino": to_ir}[model.kind].saved_weights(model.folder)
 
 
 @pytest.fixture(scope="module")

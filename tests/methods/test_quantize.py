@@ -5,8 +5,6 @@ from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
-import onnx_ir
-import openvino
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,8 +13,6 @@ from transformers import AutoModelForSequenceClassification
 
 from mlflow_llmops.batching.scorer import pad
 from mlflow_llmops.data.texts import Texts
-from mlflow_llmops.engines.onnxruntime import GRAPH as ONNX_GRAPH
-from mlflow_llmops.engines.openvino import GRAPH as OPENVINO_GRAPH
 from mlflow_llmops.errors import ConfigError, DataError, MissingExtra, ModelError
 from mlflow_llmops.measure.intervals import share_change
 from mlflow_llmops.measure.scorer import scorer_of
@@ -33,9 +29,7 @@ from mlflow_llmops.models.text_model import TextModel, count_parameters
 
 def read(model: TextModel):
     """The constants that the nodes of an exported graph multiply with."""
-    if model.kind == "onnx":
-        return onnx.weights_of(onnx_ir.load(str(model.folder / ONNX_GRAPH)))
-    return to_ir.weights_of(openvino.Core().read_model(str(model.folder / OPENVINO_GRAPH)))
+    return {"onnx": onnx, "openvino": to_ir}[model.kind].saved_weights(model.folder)
 
 
 def drift(model, ids) -> float:

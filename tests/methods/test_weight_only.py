@@ -13,6 +13,9 @@ from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import ConfigError, DataError, ModelError
 from mlflow_llmops.measure.generation import complete
 from mlflow_llmops.measure.likelihood import likelihoods
+from mlflow_llmops.methods._layers import nodes_of, weighted_layers
+from mlflow_llmops.methods.export import onnx as to_onnx
+from mlflow_llmops.methods.export import openvino as to_ir
 from mlflow_llmops.methods.finetune.full import Full
 from mlflow_llmops.methods.table import build
 from mlflow_llmops.models.load import load
@@ -105,3 +108,17 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(wide, tiny_texts, 
     build("quantize.weight_only", {"algorithm": "rtn"}).check(wide, empty)
     with pytest.raises(ModelError, match="takes a torch model and this one is already openvino"):
         build("quantize.weight_only", {}).check(replace(wide, net=None, kind="openvino", folder=Path()), data)
+
+
+@pytest.mark.parametrize(("engine", "bits"), [("openvino", 4), ("openvino", 8), ("onnx", 4), ("onnx", 8)])
+def test_a_kept_layer_keeps_its_numbers(engine, bits, wide, tiny_texts, tmp_path):
+    options = {"engine": engine, "bits": bits, "algorithm": "rtn", "keep": "*.0.mlp.down_proj,lm_head"}
+    made = build("quantize.weight_only", options).apply(wide, tiny_texts, tmp_path)
+    layers = weighted_layers(wide.network)
+    kept = {name for name in layers if name.endswith(".0.mlp.down_proj") or name == "lm_head"}
+    weights = {"onnx": to_onnx, "openvino": to_ir}[engine].saved_weights(tmp_path)
+    assert set(nodes_of(wide.network, sorted(kept), weights)) == kept
+    for other in set(layers) - kept:
+        with pytest.raises(ModelError, match="is not found in the exported graph"):
+            nodes_of(wide.network, [other], weights)
+    assert np.isfinite(np.concatenate(likelihoods(made, tiny_texts.test.texts[:8]).log)).all()

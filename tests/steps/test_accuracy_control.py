@@ -1,9 +1,11 @@
 """A bound on quality is held with the fewest layers left behind, within the time, and the run says what it took."""
 
 import json
+from copy import deepcopy
 
 import mlflow
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,3 +110,35 @@ def test_without_need_no_layer_stays(store, tiny_folder, tiny_data):
     assert names.SPEED_OF_ALL not in run.data.metrics
     assert "is held (" in run.data.tags[names.VERDICT]
     assert "with every layer quantized" in run.data.tags[names.VERDICT]
+
+
+@pytest.fixture(scope="module")
+def hurt_writer(tiny_decoder, tmp_path_factory):
+    """The tiny causal model with one feed-forward unit of each group written small and read large: the same function,
+    whose groups of weights leave no steps of 4 bits to the other units."""
+    net = deepcopy(tiny_decoder.network)
+    with torch.no_grad():
+        for layer in net.model.layers:
+            layer.mlp.up_proj.weight[::32] /= 1000.0
+            layer.mlp.down_proj.weight[:, ::32] *= 1000.0
+    folder = tmp_path_factory.mktemp("hurt-writer") / "model"
+    tiny_decoder.with_net(net).save(folder)
+    return folder
+
+
+def test_a_bound_on_a_causal_model_is_in_nats_and_its_layers_are_ranked_by_their_weights(store, hurt_writer, tiny_data):
+    done = compress(
+        verb="quantize",
+        method="weight_only",
+        model=str(hurt_writer),
+        data=str(tiny_data),
+        task="text-generation",
+        measure_seconds=1,
+        options={"bits": 4, "group_size": 32, "algorithm": "rtn", "max_quality_drop": 0.01},
+    )
+    shown = mlflow.artifacts.load_dict(f"runs:/{done.run_id}/{names.CONTROL}")
+    assert shown["quality_on_dev_before"] < 0
+    assert shown["trials"][0]["drop"] > 0.01, "without a bound it must lose more"
+    assert shown["layers_left"]
+    assert all(layer.endswith("mlp.down_proj") for layer in shown["layers_left"])
+    assert "the bound of 0.01 on dev is held" in mlflow.get_run(done.run_id).data.tags[names.VERDICT]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import onnx_ir
 from transformers.exporters import ExportFormat, OnnxConfig, OnnxExporter
 
 from mlflow_llmops.data.texts import Splits
@@ -61,10 +62,19 @@ def to_onnx(
     return export(model, folder, "onnx", precision, write, runtime)
 
 
+def saved_weights(folder: Path) -> dict[str, np.ndarray]:
+    """`weights_of` the graph in `folder`."""
+    return weights_of(onnx_ir.load(str(folder / GRAPH)))
+
+
 def weights_of(graph: Any) -> dict[str, np.ndarray]:
     """The constant that each node multiplies with, by the node's name."""
-    return {
-        node.name: node.inputs[1].const_value.numpy()
-        for node in graph.graph
-        if node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
-    }
+    found = {}
+    for node in graph.graph:
+        weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
+        turned = None if weight is None else weight.producer()
+        if turned is not None and turned.op_type == "Transpose":  # an output layer that shares the embeddings' table
+            weight = turned.inputs[0]
+        if weight is not None and weight.is_initializer():
+            found[node.name] = weight.const_value.numpy()
+    return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import openvino
 from transformers.exporters import ExportFormat, OpenVINOConfig, OpenVINOExporter
 
 from mlflow_llmops.data.texts import Splits
@@ -43,6 +44,11 @@ def to_openvino(
         exporter.save_program(graph, folder / GRAPH)
 
     return export(model, folder, "openvino", precision, write)
+
+
+def saved_weights(folder: Path) -> dict[str, np.ndarray]:
+    """`weights_of` the graph in `folder`."""
+    return weights_of(openvino.Core().read_model(str(folder / GRAPH)))
 
 
 def weights_of(graph: Any) -> dict[str, np.ndarray]:

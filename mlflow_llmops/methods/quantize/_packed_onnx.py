@@ -23,8 +23,8 @@ INT8_ARITHMETIC = 4
 weights of 8 bits are ten times slower than fp32 (benchmarks/README.md)."""
 
 
-def compress(whole: Path, folder: Path, packing: Packing, batches: Sequence[Arrays]) -> None:
-    """Pack the weights of the graph in `whole` into `folder`.
+def compress(whole: Path, folder: Path, packing: Packing, batches: Sequence[Arrays], kept: Sequence[str] = ()) -> None:
+    """Pack the weights of the graph in `whole` into `folder`, but for the nodes in `kept`.
 
     The output layer gets 8 bits, a table of embeddings 4 or none: there is no kernel that looks up 8.
     """
@@ -34,10 +34,10 @@ def compress(whole: Path, folder: Path, packing: Packing, batches: Sequence[Arra
     size = packing.group_size if packing.bits == 4 else GROUP_OF_8_BITS
     plain = DefaultWeightOnlyQuantConfig(size, packing.symmetric, INT8_ARITHMETIC, bits=packing.bits)
     helped = HQQWeightOnlyQuantConfig(block_size=size, bits=packing.bits) if packing.algorithm == "hqq" else plain
-    _quantize(model, helped, ("MatMul",), excluded=last)
+    _quantize(model, helped, ("MatMul",), excluded=[*last, *kept])
     if packing.embeddings:
         outer = DefaultWeightOnlyQuantConfig(GROUP_OF_8_BITS, packing.symmetric, INT8_ARITHMETIC, bits=8)
-        _quantize(model, outer, ("MatMul",))
+        _quantize(model, outer, ("MatMul",), excluded=kept)
         if packing.bits == 4:
             _quantize(model, plain, ("Gather",))
     onnx.save(model, str(folder / GRAPH))

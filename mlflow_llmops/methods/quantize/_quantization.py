@@ -9,12 +9,17 @@ from transformers import PreTrainedModel
 
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import DataError
+from mlflow_llmops.methods._fake_quantize import INT8, Rounding
 from mlflow_llmops.methods._layers import named
 from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.models.text_model import TextModel
 
 KEEP = "layers left at full precision: names or patterns such as *.output.dense, with commas; auto: none"
-DROP = "accuracy on dev that may be lost: the worst layers go back to full precision until it holds; auto: no bound"
+DROP = (
+    "accuracy on dev (nats a token for causal models) that may be lost: the worst layers go back to full precision "
+    "until it holds; auto: no bound"
+)
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,16 @@ class Quantization(Method):
     max_quality_drop: Annotated[float | None, DROP, Gt(0), Lt(1)] = None
     control_seconds: Annotated[float, "seconds that the search for those layers may take", Gt(0)] = 600.0
 
+    @property
+    def rounding(self) -> Rounding:
+        """What decides how sensitive a layer is to this method."""
+        return INT8
+
     def check(self, model: TextModel, data: Splits) -> None:
         super().check(model, data)
         named(model.network, self.keep)
-        if self.max_quality_drop is not None and not (len(data.dev) and data.dev.labels):
+        labelled = not task_named(model.task).labelled or bool(data.dev.labels)
+        if self.max_quality_drop is not None and not (len(data.dev) and labelled):
             raise DataError(
                 "max_quality_drop needs a dev split with labels, and this data has none; give one or no bound"
             )

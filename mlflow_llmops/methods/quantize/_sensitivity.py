@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.methods import _session
 from mlflow_llmops.methods._exported import tensors
-from mlflow_llmops.methods._fake_quantize import fake_quantized, input_ranges
+from mlflow_llmops.methods._fake_quantize import INT8, Rounding, fake_quantized, input_ranges
 from mlflow_llmops.methods._layers import weighted_layers
 from mlflow_llmops.methods._teacher import answers_key
 from mlflow_llmops.methods.quantize._quantization import calibration_texts
@@ -23,27 +23,28 @@ TEXTS = 64
 """Train texts that it is measured on."""
 
 
-def sensitivities(model: TextModel, data: Splits, seed: int) -> dict[str, float]:
-    """The Kullback-Leibler divergence, in nats, from the network's answers to those with that layer in fake int8, its
-    mean over train texts; most sensitive first.
+def sensitivities(model: TextModel, data: Splits, seed: int, rounding: Rounding = INT8) -> dict[str, float]:
+    """The Kullback-Leibler divergence, in nats, from the network's answers to those with that layer rounded, its mean
+    over train texts; most sensitive first.
 
     Within a run that keeps things, it comes from the run's memory where an earlier one measured it.
     """
     session = _session.current()
     texts = calibration_texts(data, TEXTS, seed)
-    key = f"sensitivity-{answers_key(model, texts, 0)}"
+    of = f"{rounding.bits}-{'inputs' if rounding.inputs else 'weights'}"
+    key = f"sensitivity-{answers_key(model, texts, 0)}-{of}"
     kept = session.recall(key)
     if kept is not None:
         found: dict[str, float] = json.loads((kept / FILE).read_text(encoding="utf-8"))
         return found
-    found = _measured(model, tensors(model, texts.texts))
+    found = _measured(model, tensors(model, texts.texts), rounding)
     with tempfile.TemporaryDirectory(prefix="llmops-sensitivity-") as folder:
         (Path(folder) / FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         session.keep(key, Path(folder))
     return found
 
 
-def _measured(model: TextModel, batches: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+def _measured(model: TextModel, batches: list[dict[str, torch.Tensor]], rounding: Rounding) -> dict[str, float]:
     net = model.network.eval()
     layers = list(weighted_layers(net))
     ranges = input_ranges(net, batches, layers)
@@ -51,7 +52,7 @@ def _measured(model: TextModel, batches: list[dict[str, torch.Tensor]]) -> dict[
         expected = [log_softmax(net(**batch).logits, dim=-1) for batch in batches]
         moved = {}
         for layer in tqdm(layers, desc="sensitivity of layers"):
-            with fake_quantized(net, {layer: ranges[layer]}):
+            with fake_quantized(net, {layer: ranges[layer]}, rounding):
                 got = [log_softmax(net(**batch).logits, dim=-1) for batch in batches]
             apart = [
                 kl_div(now, was, log_target=True, reduction="none").sum(-1).mean().item()

@@ -15,12 +15,14 @@ from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.engines import Arrays
 from mlflow_llmops.errors import ConfigError, DataError, ModelError
 from mlflow_llmops.methods._exported import check_equal
-from mlflow_llmops.methods.export.onnx import to_onnx
-from mlflow_llmops.methods.export.openvino import to_openvino
-from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods._fake_quantize import Rounding
+from mlflow_llmops.methods._layers import flattened, nodes_of
+from mlflow_llmops.methods.export import onnx, openvino
 from mlflow_llmops.methods.quantize._packed import Packing
+from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 
+Compress = Callable[[Path, Path, Packing, list[Arrays], list[str]], None]
 CALIBRATED = ("awq", "scale", "gptq")
 """Algorithms that look at texts."""
 DEFAULTS = {("openvino", 4): "gptq", ("openvino", 8): "rtn", ("onnx", 4): "rtn", ("onnx", 8): "rtn"}
@@ -33,7 +35,7 @@ ALGORITHMS = {
 
 
 @dataclass(frozen=True)
-class WeightOnly(Method):
+class WeightOnly(Quantization):
     """Groups of a layer's inputs share a scale. 4 bits lose quality unless rounding is helped: `awq` scales the inputs
     that matter (Lin et al., arXiv:2306.00978), `scale` fits scales to real activations, `gptq` lets later weights mend
     what earlier ones lost (Frantar et al., arXiv:2210.17323), `hqq` fits zero points without any text, for which
@@ -52,6 +54,10 @@ class WeightOnly(Method):
     symmetric: Annotated[bool, "weights without a zero point"] = False
     embeddings: Annotated[bool, "embeddings and the output layer too, in 8 bits"] = True
     calibration_texts: Annotated[int, "texts of the train split that awq, scale and gptq look at", Ge(1)] = 128
+
+    @property
+    def rounding(self) -> Rounding:
+        return Rounding(self.bits, inputs=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +78,7 @@ class WeightOnly(Method):
             raise DataError(f"data={data.source}: {self._chosen} needs texts and the train split is empty; take rtn")
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        to, compress = _engine(self.engine)
+        to, compress, weights = _engine(self.engine)
         packing = Packing(self.bits, self.group_size, self._chosen, self.symmetric, self.embeddings)
         batches: list[Arrays] = []
         if self._chosen in CALIBRATED:
@@ -82,7 +88,8 @@ class WeightOnly(Method):
         with tempfile.TemporaryDirectory(prefix="llmops-fp32-") as whole:
             exported = to(model, Path(whole), "fp32")
             check_equal(model, exported)
-            compress(Path(whole), folder, packing, batches)
+            kept = flattened(nodes_of(model.network, self.kept(model.network), weights(Path(whole))))
+            compress(Path(whole), folder, packing, batches, kept)
             artifact = exported.artifact
         model.save_encoder(folder)
         replace(artifact, precision=f"int{self.bits} weights, {self._chosen}").write(folder)
@@ -93,14 +100,15 @@ class WeightOnly(Method):
         return self.algorithm or DEFAULTS[self.engine, self.bits]
 
 
-def _engine(name: str) -> tuple[Callable[..., TextModel], Callable[[Path, Path, Packing, list[Arrays]], None]]:
+def _engine(name: str) -> tuple[Callable[..., TextModel], Compress, Callable[[Path], dict[str, np.ndarray]]]:
+    """How to export, how to pack what was exported, and how to read its weights."""
     if name == "onnx":
         from mlflow_llmops.methods.quantize._packed_onnx import compress as compress_onnx
 
-        return to_onnx, compress_onnx
+        return onnx.to_onnx, compress_onnx, onnx.saved_weights
     from mlflow_llmops.methods.quantize._packed_openvino import compress as compress_openvino
 
-    return to_openvino, compress_openvino
+    return openvino.to_openvino, compress_openvino, openvino.saved_weights
 
 
 def _check_groups(model: TextModel, group_size: int) -> None:
