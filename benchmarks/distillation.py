@@ -33,6 +33,7 @@ LABELS = "labels alone"
 METHODS = {
     LABELS: ("distill.logits", {"alpha": 1.0, "beta": 0.0}),
     "logits": ("distill.logits", {}),
+    "logits, embeddings frozen": ("distill.logits", {"freeze_embeddings": True}),
     "hidden": ("distill.hidden", {}),
     "attention": ("distill.attention", {}),
 }
@@ -109,7 +110,7 @@ def _few(data: Splits, trial: Trial) -> Splits:
 
 def _file(work: Path, trial: Trial) -> Path:
     said = f"{trial.data} {trial.student} {trial.method} {trial.seed}" + (f" {trial.texts}" if trial.texts else "")
-    return work / "trials" / f"{said.replace(' ', '-').replace(':', '')}.json"
+    return work / "trials" / f"{said.replace(' ', '-').replace(':', '').replace(',', '')}.json"
 
 
 def _keep(work: Path, trial: Trial, model: TextModel, data: Splits) -> None:

@@ -98,7 +98,7 @@ def test_the_fastest_needs_texts_to_run(tiny_model, tiny_texts, tmp_path):
 def test_torch_compile_runs_the_same_network(tiny_model, tiny_texts, tmp_path):
     made: TextModel = build("export.compile", {}).apply(tiny_model, tiny_texts, tmp_path)
     assert made.compiled
-    assert made.network is tiny_model.network
+    assert made.network.state_dict().keys() == tiny_model.network.state_dict().keys()
     expected = scorer_of(tiny_model).logits(tiny_texts.test.texts)
     np.testing.assert_allclose(scorer_of(made).logits(tiny_texts.test.texts), expected, atol=1e-4)
 

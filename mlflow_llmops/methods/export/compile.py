@@ -1,7 +1,8 @@
 """torch.compile as a runtime, for those who stay in torch."""
 
 import shutil
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ class Compile(Method):
     smaller: ClassVar[bool] = False
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        compiled = replace(model, compiled=True)
+        compiled = model.with_net(deepcopy(model.network), compiled=True)
         if shutil.which("c++") is None and shutil.which("g++") is None and model.network.device.type == "cpu":
             raise ModelError("torch.compile needs a C++ compiler (g++) on this machine, and there is none; install one")
         try:
