@@ -33,7 +33,7 @@ LABELS = "labels alone"
 METHODS = {
     LABELS: ("distill.logits", {"alpha": 1.0, "beta": 0.0}),
     "logits": ("distill.logits", {}),
-    "logits, embeddings frozen": ("distill.logits", {"freeze_embeddings": True}),
+    "logits with frozen embeddings": ("distill.logits", {"freeze_embeddings": True}),
     "hidden": ("distill.hidden", {}),
     "attention": ("distill.attention", {}),
 }

@@ -95,6 +95,7 @@ def test_the_fastest_needs_texts_to_run(tiny_model, tiny_texts, tmp_path):
         build("export.fastest", {}).apply(tiny_model, replace(tiny_texts, train=Texts(())), tmp_path)
 
 
+@pytest.mark.slow
 def test_torch_compile_runs_the_same_network(tiny_model, tiny_texts, tmp_path):
     made: TextModel = build("export.compile", {}).apply(tiny_model, tiny_texts, tmp_path)
     assert made.compiled

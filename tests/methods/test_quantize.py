@@ -68,6 +68,7 @@ def test_the_planted_channel_changes_hardly_anything_at_full_precision(tiny_mode
     assert np.mean(before == after) > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
 def test_smooth_quant_holds_what_plain_ranges_lose(engine, hurt_model, tiny_texts, tmp_path):
     model, texts = hurt_model, tiny_texts.test.texts
@@ -81,6 +82,7 @@ def test_smooth_quant_holds_what_plain_ranges_lose(engine, hurt_model, tiny_text
     assert moved[0.95] < moved[0.0] / 2
 
 
+@pytest.mark.slow
 def test_training_with_rounding_wins_back_what_rounding_loses(hurt_model, tiny_texts, tmp_path):
     options = {"engine": "onnx", "ranges": "minmax"}
     (tmp_path / "ptq").mkdir()

@@ -64,6 +64,7 @@ def quantized(folder, data, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_bound_leaves_the_layer_that_hurts_and_says_what_it_cost(store, hurt_folder, tiny_data):
     done = quantized(hurt_folder, tiny_data, max_quality_drop=0.02)
     run = mlflow.get_run(done.run_id)
@@ -79,6 +80,7 @@ def test_a_bound_leaves_the_layer_that_hurts_and_says_what_it_cost(store, hurt_f
     assert "1 of 14 layers stayed at full precision, which makes it" in said
 
 
+@pytest.mark.slow
 def test_sensitivities_are_measured_once_and_found_again(store, hurt_folder, tiny_data):
     first = quantized(hurt_folder, tiny_data, max_quality_drop=0.02)
     second = quantized(hurt_folder, tiny_data, max_quality_drop=0.05)
@@ -103,6 +105,7 @@ def test_the_most_sensitive_layer_is_the_one_that_was_hurt(hurt_model, tiny_mode
     assert found[HURT] > 5 * before[HURT]
 
 
+@pytest.mark.slow
 def test_without_need_no_layer_stays(store, tiny_folder, tiny_data):
     done = quantized(tiny_folder, tiny_data, max_quality_drop=0.1)
     run = mlflow.get_run(done.run_id)
@@ -126,6 +129,7 @@ def hurt_writer(tiny_decoder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_bound_on_a_causal_model_is_in_nats_and_its_layers_are_ranked_by_their_weights(store, hurt_writer, tiny_data):
     done = compress(
         verb="quantize",
