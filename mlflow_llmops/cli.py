@@ -116,6 +116,8 @@ def _quiet() -> None:
     for noisy in (
         "torch.onnx",
         "nncf",
+        "torchao",  # kernels that another torch would have
+        "torch.utils._pytree",
         "mlflow.models.model",
         "mlflow.pyfunc",
         "mlflow.utils.requirements_utils",

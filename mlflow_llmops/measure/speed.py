@@ -56,8 +56,9 @@ def measure_speed(
     """Time every model on the same texts for about `seconds` in all, after a warm-up.
 
     The sample is what the slowest model scores in a `ROUNDS`th of the time: only among many texts, as a job has, are
-    large batches of one length. In each round every model scores it once as a whole and `singles` texts one by one; the
-    order of the models turns by one from round to round. `tokens` counts the sample's tokens.
+    large batches of one length. In each round every model scores it once as a whole, then each `singles` texts one by
+    one after a call that is not timed; the order of the models turns by one from round to round. `tokens` counts the
+    sample's tokens.
     """
     labels = list(models)
     sample = _sample(
@@ -77,9 +78,9 @@ def measure_speed(
             picked = [sample[(rounds * singles + i) % len(sample)] for i in range(singles)]
             for label in labels[turn:] + labels[:turn]:
                 batch[label].append(_seconds(models[label], sample))
-            for text in picked:
-                for label in labels[turn:] + labels[:turn]:
-                    single[label].append(_seconds(models[label], [text]))
+            for label in labels[turn:] + labels[:turn]:
+                models[label](picked[:1])  # untimed: another runtime's threads still spin
+                single[label] += [_seconds(models[label], [text]) for text in picked]
             rounds += 1
             bar.n = min(bar.total, max(0, round(seconds - (end - time.perf_counter()))))
             bar.refresh()

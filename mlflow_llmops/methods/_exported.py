@@ -3,7 +3,7 @@
 `transformers.exporters` calls itself experimental: it is used here and in the two files of `export/` only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,16 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mlflow_llmops.batching.scorer import TextScorer, pad
+from mlflow_llmops.batching.scorer import pad
 from mlflow_llmops.engines.artifact import ExportedArtifact
 from mlflow_llmops.errors import ArtifactMismatch, ModelError
-from mlflow_llmops.methods._exported_decoder import check_reading, decoder_sample
+from mlflow_llmops.methods._exported_decoder import TOLERANCE, check_reading, decoder_sample
 from mlflow_llmops.models.text_model import TextModel, count_parameters
-
-TOLERANCE = 1e-3
-"""Largest difference of a logit between torch and its fp32 graph, relative to the largest logit (at least 1)."""
 
 FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "mobilebert", "mpnet", "gpt2", "llama")
 """Architectures whose exports are tested; others may work too."""
 
 PROBE_LENGTHS = (1, 2, 3, 7, 16, 33, 64, 127, 256, 512)
-
-
-def tensors(model: TextModel, texts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
-    """Each text as a batch of its own, for calibration."""
-    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, 1)
-    return [
-        {name: torch.from_numpy(array) for name, array in pad([ids], model.pad_id).items()}
-        for ids in scorer.encode(texts)
-    ]
 
 
 def export(

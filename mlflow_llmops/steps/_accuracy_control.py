@@ -43,7 +43,7 @@ def fewest(
     trials = [attempt(0)]
     fails, holds = 0, None if trials[0].drop > max_drop else 0
     count = 1
-    while holds != 0 and (holds is None or holds - fails > 1) and clock() < end:
+    while holds != 0 and (holds is None or holds - fails > 1) and count <= layers and clock() < end:
         trials.append(attempt(count))
         if trials[-1].drop <= max_drop:
             holds = count

@@ -1,6 +1,7 @@
 """Saving a torch model needs no network, and tells nobody where it came from on this machine."""
 
 import shutil
+from importlib.metadata import version
 
 import httpx
 import huggingface_hub.constants
@@ -11,6 +12,7 @@ import yaml
 
 from mlflow_llmops.flavors import text
 from mlflow_llmops.flavors.by_kind import save_text_model
+from mlflow_llmops.methods.quantize.torchao import TorchAo
 from mlflow_llmops.models.load import load
 
 
@@ -43,6 +45,14 @@ def test_saving_asks_the_hub_nothing_and_keeps_no_path(loaded, tmp_path, asked):
     assert flavor["source_model_name"] == ""
     for path in (tmp_path / "saved").rglob("*"):
         assert path.is_dir() or b"my-encoder" not in path.read_bytes(), path
+
+
+def test_a_model_that_torchao_packed_asks_for_torchao(tiny_model, tiny_texts, tmp_path):
+    packed = TorchAo().apply(tiny_model, tiny_texts, tmp_path / "work")
+    for name, model in {"packed": packed, "plain": tiny_model}.items():
+        text.save_model(model, tmp_path / name)
+        asked_for = (tmp_path / name / "requirements.txt").read_text()
+        assert (f"torchao=={version('torchao')}" in asked_for.splitlines()) == (name == "packed")
 
 
 LITERALS = ["42", "None", "['a', 'b']", "{'text': 'x'}", "-" * 5000 + "1", "word " * 2000]

@@ -58,13 +58,19 @@ def test_models_take_turns_on_the_same_texts_after_a_warm_up():
     rounds = len(times["a"].batch)
     assert rounds == len(times["b"].batch) == FEWEST_ROUNDS
     assert len(times["a"].single) == len(times["b"].single) == FEWEST_ROUNDS * SINGLES
-    timed = calls[-2 * FEWEST_ROUNDS * (1 + SINGLES) :]
+    a_round = 2 * (1 + 1 + SINGLES)
+    timed = calls[-FEWEST_ROUNDS * a_round :]
     before = [label for label, _ in calls[: -len(timed)]]
     assert min(before.count("a"), before.count("b")) >= 2 * WARM_UPS
-    pairs = list(zip(timed[::2], timed[1::2], strict=True))
-    assert all({first[0], second[0]} == {"a", "b"} and first[1] == second[1] for first, second in pairs)
-    batches = [first[0] for first, _ in pairs if len(first[1]) > 1]
-    assert batches == ["a", "b"] * 3 + ["a"], "who goes first must turn from round to round"
+    for number in range(FEWEST_ROUNDS):
+        of_round = timed[number * a_round : (number + 1) * a_round]
+        first, second = ("a", "b") if number % 2 == 0 else ("b", "a")
+        assert [label for label, _ in of_round] == [first, second] + [first] * (1 + SINGLES) + [second] * (1 + SINGLES)
+        assert of_round[0][1] == of_round[1][1], "both score the sample"
+        ones = [texts for _, texts in of_round[2:]]
+        assert all(len(texts) == 1 for texts in ones)
+        assert ones[: 1 + SINGLES] == ones[1 + SINGLES :]
+        assert ones[0] == ones[1], "one call before that is not timed"
 
 
 def test_time_goes_on_until_the_seconds_are_over():

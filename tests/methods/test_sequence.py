@@ -270,7 +270,7 @@ def test_what_a_teacher_wrote_is_not_written_again(writer, corpus, tmp_path, mon
     assert [row["split"] for row in kept_rows(kept)] == ["train"] * 64 + ["dev"] * 16
 
 
-@pytest.mark.parametrize(("temperature", "answers"), [(0.0, 1), (None, 1), (1.0, 2)])
+@pytest.mark.parametrize(("temperature", "answers"), [(0.0, 1), (None, 2), (1.0, 2)])
 def test_the_likeliest_words_are_the_same_under_every_seed(writer, corpus, temperature, answers):
     method = Sequence(student="layers:1", prompt_tokens=4, max_new_tokens=2, epochs=0, temperature=temperature)
     kept: dict[str, list[dict]] = {}

@@ -113,6 +113,13 @@ def test_the_run_counts_texts_that_left_the_train_split(store, tiny_folder, tiny
     assert any("WARNING: 7 texts" in str(shown) for shown in outcome.shown)
 
 
+@pytest.mark.slow
+def test_what_torch_compile_gives_is_measured_compiled(store, tiny_folder, tiny_data):
+    """What is logged is the plain network: whoever loads it compiles it again, and so does the measurement."""
+    made = compress("export", "compile", str(tiny_folder), str(tiny_data), measure_seconds=0.5, options={})
+    assert made.values["link"].result.model.compiled
+
+
 def test_batch_sizes_are_measured_where_something_is_to_become_smaller_and_nowhere_else():
     from mlflow_llmops.errors import ConfigError
     from mlflow_llmops.methods import table

@@ -66,7 +66,11 @@ class Sequence(Training):
     prompt: Annotated[str | None, "what the endpoint is asked, with {text} and {labels} in it; auto: by task"] = None
     prompt_tokens: Annotated[int, "tokens at the start of each text that the teacher completes", Ge(1)] = 16
     max_new_tokens: Annotated[int, "longest answer of the teacher", Ge(1)] = 64
-    temperature: Annotated[float | None, "of the teacher; 0: its likeliest words; auto: the endpoint's", Ge(0)] = 0.0
+    temperature: Annotated[
+        float | None,
+        "of the teacher; 0: its likeliest words; auto: the endpoint's own, 1 for the model itself",
+        Ge(0),
+    ] = None
     concurrency: Annotated[int, "requests on their way to the endpoint at once", Ge(1)] = 4
     timeout: Annotated[float, "seconds that the endpoint may take for an answer", Gt(0)] = 60.0
     max_retries: Annotated[int, "times a request is repeated after 429, 5xx, a timeout or a lost connection", Ge(0)] = 5
@@ -120,15 +124,17 @@ class Sequence(Training):
     def _of_writer(self, model: TextModel, student: TextModel, texts: list[str], seed: int) -> tuple[str, list[Lesson]]:
         """Lessons of a causal teacher, and a key over all that its answers depend on."""
         prompts = prompts_of(model, texts, self.prompt_tokens)
-        drawn = seed if self.temperature else "likeliest"
-        how = f"{self.prompt_tokens} {self.max_new_tokens} {self.temperature or 0.0} {drawn}"
+        # a student of the likeliest words alone was far worse than one of the texts: benchmarks/README.md
+        temperature = 1.0 if self.temperature is None else self.temperature
+        drawn = seed if temperature else "likeliest"
+        how = f"{self.prompt_tokens} {self.max_new_tokens} {temperature} {drawn}"
         key = _key(answers_key(model, Texts(tuple(texts)), 0), how)
 
         def remembered() -> list[np.ndarray]:
             kept = _session.current().recall(key)
             if kept is not None:
                 return read_written(kept)
-            return completions(model, prompts, self.max_new_tokens, self.temperature or 0.0, seed)
+            return completions(model, prompts, self.max_new_tokens, temperature, seed)
 
         written = from_main(remembered)
         if token_difference(model, student, texts) is None:

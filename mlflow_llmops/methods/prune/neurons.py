@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedModel
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
-from mlflow_llmops.methods._exported import tensors
+from mlflow_llmops.methods._calibration import calibration_texts, tensors
 from mlflow_llmops.methods._losses import soft_target_loss
 from mlflow_llmops.methods._rows import rows_of
 from mlflow_llmops.methods._surgery import FeedForward, family_of, feed_forwards, keep_units, unit_weights
@@ -80,9 +79,7 @@ class Neurons(Training):
                 sum(unit_weights(writer, outputs=True).norm(dim=1) for writer in layer.writers) for layer in layers
             ]
             return [inward * outward for inward, outward in zip(incoming, outgoing, strict=True)]
-        count = min(self.calibration_texts, len(data.train))
-        picked = np.random.default_rng(seed).choice(len(data.train), size=count, replace=False)
-        batches = tensors(model, data.train.pick([int(i) for i in picked]).texts)
+        batches = tensors(model, calibration_texts(data, self.calibration_texts, seed).texts)
         activity = mean_activations(net, layers, batches)
         return [mean * outward for mean, outward in zip(activity, outgoing, strict=True)]
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
-import numpy as np
 from annotated_types import Gt, Lt
 from transformers import PreTrainedModel
 
-from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import DataError
 from mlflow_llmops.methods._fake_quantize import INT8, Rounding
 from mlflow_llmops.methods._layers import named
@@ -51,11 +50,3 @@ class Quantization(Method):
     def kept(self, net: PreTrainedModel) -> tuple[str, ...]:
         """The names of the layers that stay as they are."""
         return named(net, self.keep)
-
-
-def calibration_texts(data: Splits, count: int, seed: int) -> Texts:
-    """At most `count` texts of the train split, drawn at random. Raises DataError where it is empty."""
-    if not len(data.train):
-        raise DataError("calibration needs texts of the train split, and it is empty; give data with a train split")
-    picked = np.random.default_rng(seed).choice(len(data.train), size=min(count, len(data.train)), replace=False)
-    return data.train.pick([int(i) for i in picked])

@@ -11,11 +11,10 @@ from tqdm.auto import tqdm
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.methods import _session
-from mlflow_llmops.methods._exported import tensors
+from mlflow_llmops.methods._calibration import calibration_texts, tensors
 from mlflow_llmops.methods._fake_quantize import INT8, Rounding, fake_quantized, input_ranges
 from mlflow_llmops.methods._layers import weighted_layers
 from mlflow_llmops.methods._teacher import answers_key
-from mlflow_llmops.methods.quantize._quantization import calibration_texts
 from mlflow_llmops.models.text_model import TextModel
 
 FILE = "sensitivity.json"

@@ -20,11 +20,11 @@ from transformers.exporters import (
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.hardware import INT8
-from mlflow_llmops.methods._exported import tensors
+from mlflow_llmops.methods._calibration import calibration_texts, tensors
 from mlflow_llmops.methods._fastest import TEXTS, fastest
 from mlflow_llmops.methods._layers import flattened, nodes_of
 from mlflow_llmops.methods.export import onnx, openvino
-from mlflow_llmops.methods.quantize._quantization import Quantization, calibration_texts
+from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.methods.quantize._ranges import write_ranges
 from mlflow_llmops.models.text_model import TextModel
 

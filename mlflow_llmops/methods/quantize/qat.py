@@ -8,14 +8,13 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.methods._exported import tensors
+from mlflow_llmops.methods._calibration import calibration_texts, tensors
 from mlflow_llmops.methods._fake_quantize import fake_quantized, input_ranges
 from mlflow_llmops.methods._layers import weighted_layers
 from mlflow_llmops.methods._losses import soft_target_loss
 from mlflow_llmops.methods._rows import rows_of
 from mlflow_llmops.methods._teacher import teacher_answers
 from mlflow_llmops.methods._train import train
-from mlflow_llmops.methods.quantize._quantization import calibration_texts
 from mlflow_llmops.methods.quantize.int8_static import Int8Static
 from mlflow_llmops.methods.training import Training
 from mlflow_llmops.models.text_model import TextModel

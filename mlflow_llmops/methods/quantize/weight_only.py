@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.engines import Arrays
 from mlflow_llmops.errors import ConfigError, DataError, ModelError
+from mlflow_llmops.methods._calibration import batches_of_one, calibration_texts
 from mlflow_llmops.methods._exported import check_equal
 from mlflow_llmops.methods._fake_quantize import Rounding
 from mlflow_llmops.methods._layers import flattened, nodes_of
@@ -41,7 +42,6 @@ class WeightOnly(Quantization):
     what earlier ones lost (Frantar et al., arXiv:2210.17323), `hqq` fits zero points without any text, for which
     onnxruntime has no fast kernel; `rtn` rounds."""
 
-    gives: ClassVar[str] = "openvino"
     tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
 
     bits: Annotated[int, "bits of a weight, 4 or 8", Ge(4), Le(8), MultipleOf(4)] = 4
@@ -56,12 +56,15 @@ class WeightOnly(Quantization):
     calibration_texts: Annotated[int, "texts of the train split that awq, scale and gptq look at", Ge(1)] = 128
 
     @property
+    def gives(self) -> str:  # type: ignore[override]
+        return self.engine
+
+    @property
     def rounding(self) -> Rounding:
         return Rounding(self.bits, inputs=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "gives", self.engine)
         known = ALGORITHMS[self.engine, self.bits]
         if self.algorithm is not None and self.algorithm not in known:
             raise ConfigError(
@@ -82,9 +85,7 @@ class WeightOnly(Quantization):
         packing = Packing(self.bits, self.group_size, self._chosen, self.symmetric, self.embeddings)
         batches: list[Arrays] = []
         if self._chosen in CALIBRATED:
-            count = min(self.calibration_texts, len(data.train))
-            picked = np.random.default_rng(seed).choice(len(data.train), size=count, replace=False)
-            batches = _batches(model, data.train.pick([int(i) for i in picked]).texts)
+            batches = batches_of_one(model, calibration_texts(data, self.calibration_texts, seed).texts)
         with tempfile.TemporaryDirectory(prefix="llmops-fp32-") as whole:
             exported = to(model, Path(whole), "fp32")
             check_equal(model, exported)
@@ -118,11 +119,3 @@ def _check_groups(model: TextModel, group_size: int) -> None:
             fitting = [size for size in (128, 64, 32) if inputs % size == 0]
             hint = f"take {fitting[0]}" if fitting else "take bits=8"
             raise ModelError(f"group_size={group_size} does not divide the {inputs} inputs of {name}; {hint}")
-
-
-def _batches(model: TextModel, texts: tuple[str, ...]) -> list[Arrays]:
-    """Each text as a batch of its own: padding is no activation to fit."""
-    from mlflow_llmops.batching.scorer import TextScorer, pad
-
-    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, 1)
-    return [pad([ids], model.pad_id) for ids in scorer.encode(texts)]

@@ -1,0 +1,31 @@
+"""Texts of the train split that a method looks at without training on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mlflow_llmops.batching.scorer import TextScorer, pad
+from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.engines import Arrays
+from mlflow_llmops.errors import DataError
+from mlflow_llmops.models.text_model import TextModel
+
+
+def calibration_texts(data: Splits, count: int, seed: int) -> Texts:
+    """At most `count` texts of the train split, drawn at random. Raises DataError where it is empty."""
+    if not len(data.train):
+        raise DataError("calibration needs texts of the train split, and it is empty; give data with a train split")
+    picked = np.random.default_rng(seed).choice(len(data.train), size=min(count, len(data.train)), replace=False)
+    return data.train.pick([int(i) for i in picked])
+
+
+def batches_of_one(model: TextModel, texts: Sequence[str]) -> list[Arrays]:
+    """Each text as a batch of its own: padding is no activation to fit."""
+    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, 1)
+    return [pad([ids], model.pad_id) for ids in scorer.encode(texts)]
+
+
+def tensors(model: TextModel, texts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+    """The same for torch."""
+    return [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches_of_one(model, texts)]
