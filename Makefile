@@ -1,22 +1,29 @@
 # `make` alone prints this list.
 PYTHON ?= python3
 VENV := .venv
+OPTIMUM := .venv-optimum
+# besides what is of it alone, the rooms that must work there as they do here
+ON_OPTIMUM := $(addprefix tests/,methods/test_optimum.py methods/test_train.py methods/test_student.py methods/test_distill.py \
+	methods/test_neurons.py flavors/test_exported_text.py)
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench ui mlproject clean
+.PHONY: help demo test test-optimum check bench ui mlproject clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/base ## the main job: teacher, compression, comparison, promotion, scored table
 	mlflow run . --env-manager local --experiment-name llmops-quickstart
 
 test: $(VENV)/test ## every test, slow ones too
 	OMP_NUM_THREADS=1 python -m pytest $(PYTEST)
+
+test-optimum: $(OPTIMUM)/test ## exporter=optimum, on transformers 4.57 in an environment of its own
+	OMP_NUM_THREADS=1 $(OPTIMUM)/bin/python -m pytest $(PYTEST) $(ON_OPTIMUM)
 
 check: $(VENV)/dev ## ruff and mypy
 	ruff check .
@@ -42,8 +49,8 @@ ui: $(VENV)/base ## the MLflow UI at http://127.0.0.1:5000
 mlproject: $(VENV)/base ## write MLproject anew from steps and methods
 	python -m mlflow_llmops.mlproject > MLproject.new && mv MLproject.new MLproject
 
-clean: ## remove the virtual environment; the tracking store stays
-	rm -rf $(VENV)
+clean: ## remove the virtual environments; the tracking store stays
+	rm -rf $(VENV) $(OPTIMUM)
 
 # One environment; each stamp adds an extra to it.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -57,4 +64,13 @@ $(VENV)/test: $(VENV)/base
 
 $(VENV)/dev: $(VENV)/test
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+# Its constraints are ours but for the few packages that optimum-onnx wants older.
+$(OPTIMUM)/test: pyproject.toml constraints.txt constraints-optimum.txt
+	test -x $(OPTIMUM)/bin/python || $(PYTHON) -m venv $(OPTIMUM)
+	sed 's/==.*/==/; s/^/^/' constraints-optimum.txt | grep -vf - constraints.txt > $(OPTIMUM)/constraints.txt
+	cat constraints-optimum.txt >> $(OPTIMUM)/constraints.txt
+	$(OPTIMUM)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(OPTIMUM)/constraints.txt \
+		--editable '.[optimum-onnx,test]'
 	touch $@

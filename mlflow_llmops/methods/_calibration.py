@@ -28,4 +28,9 @@ def batches_of_one(model: TextModel, texts: Sequence[str]) -> list[Arrays]:
 
 def tensors(model: TextModel, texts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
     """The same for torch."""
-    return [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches_of_one(model, texts)]
+    return as_tensors(batches_of_one(model, texts))
+
+
+def as_tensors(batches: Sequence[Arrays]) -> list[dict[str, torch.Tensor]]:
+    """The same numbers, not copied."""
+    return [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches]

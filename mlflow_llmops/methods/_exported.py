@@ -1,27 +1,45 @@
-"""From a torch network to the folder of an exported graph: what the exporters and quantizers share.
-
-`transformers.exporters` calls itself experimental: it is used here and in the two files of `export/` only.
-"""
+"""From a torch network to the folder of an exported graph: what the exporters and quantizers share."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import transformers
 from tqdm.auto import tqdm
 
 from mlflow_llmops.batching.scorer import pad
 from mlflow_llmops.engines.artifact import ExportedArtifact
-from mlflow_llmops.errors import ArtifactMismatch, ModelError
+from mlflow_llmops.errors import ArtifactMismatch, MissingExtra, ModelError
 from mlflow_llmops.methods._exported_decoder import TOLERANCE, check_reading, decoder_sample
 from mlflow_llmops.models.text_model import TextModel, count_parameters
 
 FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "mobilebert", "mpnet", "gpt2", "llama")
 """Architectures whose exports are tested; others may work too."""
 
+Exporter = Literal["transformers", "optimum"]
+EXPORTER = "who makes the graph; auto: transformers, or optimum-onnx where transformers is too old to have exporters"
+
 PROBE_LENGTHS = (1, 2, 3, 7, 16, 33, 64, 127, 256, 512)
+
+
+def exporters() -> Any:
+    """`transformers.exporters`, which calls itself experimental. Raises MissingExtra where transformers has none."""
+    if find_spec("transformers.exporters") is None:
+        raise MissingExtra(
+            f"this needs transformers 5.23 or newer, and here is {transformers.__version__}; what works with it are "
+            "export.onnx, export.openvino, quantize.int8_static with engine=openvino, and quantize.weight_only"
+        )
+    return import_module("transformers.exporters")
+
+
+def chosen(exporter: Exporter | None) -> Exporter:
+    """The exporter that "auto" stands for on this machine."""
+    return exporter or ("transformers" if find_spec("transformers.exporters") else "optimum")
 
 
 def export(

@@ -17,11 +17,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a quantizing method rounds: weights to so many bits, symmetric, and the inputs of layers to 8 where it
-    does."""
+    """What a quantizing method rounds: weights to so many bits, symmetric integers or floats, and the inputs of layers
+    to 8 where it does."""
 
     bits: int = 8
     inputs: bool = True
+    floats: bool = False
 
     @property
     def steps(self) -> int:
@@ -30,6 +31,7 @@ class Rounding:
 
 
 INT8 = Rounding()
+FP16 = Rounding(16, inputs=False, floats=True)
 
 
 def input_ranges(
@@ -65,7 +67,8 @@ def fake_quantized(net: PreTrainedModel, ranges: Mapping[str, Range], rounding: 
         for layer, (low, high) in ranges.items():
             if rounding.inputs:
                 modules[layer].register_forward_pre_hook(_rounded_input(low, high))
-            rounded = _RoundedWeight(_output_axis(modules[layer]), rounding.steps)
+            axis = _output_axis(modules[layer])
+            rounded = _HalfWeight() if rounding.floats else _RoundedWeight(axis, rounding.steps)
             nn.utils.parametrize.register_parametrization(modules[layer], "weight", rounded, unsafe=True)
         try:
             yield
@@ -84,6 +87,11 @@ class _RoundedWeight(nn.Module):
         scales = (peaks / self.steps).clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(weight, scales, zeros, self.axis, -self.steps, self.steps)
+
+
+class _HalfWeight(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.half().float()
 
 
 def _rounded_input(low: float, high: float):

@@ -97,6 +97,8 @@ def train(
             data_collator=lambda items: collate([item["row"] for item in items], model),
             callbacks=[_StopAtNaN(), _Record(stage), _Save(session)],
         )
+        # ours is a batch's mean, whatever the network's class could do: the Trainer divides it by the accumulation
+        trainer.model_accepts_loss_kwargs = False
         trainer.loss, trainer.wants, trainer.terms = loss, wants, {}
         trainer.prepare = prepare or (lambda batch: hide_tokens(batch, model, schedule.token_dropout))
         trainer.remove_callback(ProgressCallback)
@@ -112,6 +114,10 @@ def train(
     return net.eval()
 
 
+WARM_UP = 0.1
+"""The share of all steps in which the learning rate rises."""
+
+
 def learning_rate(model: TextModel) -> float:
     """5e-5 for a trained network 768 wide, more for narrower and for untrained ones.
 
@@ -123,7 +129,7 @@ def learning_rate(model: TextModel) -> float:
 
 def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path, along: bool) -> TrainingArguments:
     watched = schedule.patience is not None
-    steps = count / schedule.batch_size / schedule.accumulation
+    steps = math.ceil(math.ceil(count / schedule.batch_size) / schedule.accumulation)  # of an epoch
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
@@ -132,7 +138,7 @@ def _arguments(model: TextModel, count: int, schedule: Schedule, folder: Path, a
         per_device_eval_batch_size=4 * schedule.batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         bf16=schedule.precision == "bf16" or (schedule.precision == "auto" and _has_bf16()),
-        warmup_steps=0.1,  # a share of all steps
+        warmup_steps=math.ceil(WARM_UP * math.ceil(steps * schedule.epochs)),
         lr_scheduler_type="linear",
         weight_decay=0.01,
         max_grad_norm=1.0,
@@ -222,8 +228,6 @@ class _Order(LengthGroupedSampler):
 class _LossTrainer(Trainer):
     """A Trainer with a loss of ours over the network's outputs."""
 
-    loss_is_scaled_for_ga = False
-    """Ours is a batch's mean, whatever the network's class could do: the Trainer divides it by the accumulation."""
     loss: Loss
     wants: tuple[str, ...]
     terms: dict[str, list[torch.Tensor]]

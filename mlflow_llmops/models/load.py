@@ -151,7 +151,9 @@ def _is_causal(net) -> bool:
 def _check_weights(net, found, named, head_name, new_head, trained_next) -> None:
     """Raise ModelError for weights that transformers drew at random, unless training is to set them."""
     body = f"{net.base_model_prefix}."
-    unfit = sorted(name for name, *_ in found["mismatched_keys"] if name.startswith(body) or not new_head)
+    # transformers 5 gives shapes beside the names
+    mismatched = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    unfit = sorted(name for name in mismatched if name.startswith(body) or not new_head)
     if unfit:
         raise ModelError(f"model={named}: its weights have other shapes than its config.json says ({_few(unfit)})")
     missing = sorted(found["missing_keys"])

@@ -19,6 +19,7 @@ from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods._layers import weighted_layers
 from mlflow_llmops.methods.export import onnx
 from mlflow_llmops.methods.export import openvino as to_ir
+from mlflow_llmops.methods.quantize._sensitivity import sensitivities
 from mlflow_llmops.methods.quantize.half import Half, times_as_slow
 from mlflow_llmops.methods.quantize.int8_dynamic import Int8Dynamic
 from mlflow_llmops.methods.quantize.int8_static import Int8Static
@@ -103,6 +104,45 @@ def test_a_kept_layer_keeps_its_numbers(engine, tiny_model, tiny_texts, tmp_path
     # SmoothQuant may have scaled them, in floats
     assert sorted(weight.size for weight in read(made).values()) == [3 * 32, 32 * 64]
     assert all(weight.dtype == np.float32 for weight in read(made).values())
+
+
+@pytest.fixture(scope="module")
+def beyond_half(tiny_model) -> tuple[TextModel, str]:
+    """The same function, and the layer whose weights fp16 cannot say: a million times smaller, its inputs larger."""
+    net = deepcopy(tiny_model.network)
+    attention = net.bert.encoder.layer[0].attention
+    with torch.no_grad():
+        attention.self.value.weight[:16] *= 1e6
+        attention.self.value.bias[:16] *= 1e6
+        attention.output.dense.weight[:, :16] /= 1e6  # of half of them: OpenVINO leaves a layer where it is most
+    return tiny_model.with_net(net), "bert.encoder.layer.0.attention.output.dense"
+
+
+def test_what_fp16_cannot_say_stays_in_fp32(beyond_half, tiny_texts, tmp_path):
+    model, layer = beyond_half
+    texts, found = tiny_texts.test.texts, {}
+    expected = scorer_of(model).logits(texts)
+    for name, method in {"all": Half(), "kept": Half().keeping((layer, "*.0.attention.self.value"))}.items():
+        made = method.apply(model, tiny_texts, tmp_path / name)
+        found[name] = float(np.abs(scorer_of(made).logits(texts) - expected).max())
+    assert found["kept"] < 0.02 < found["all"]
+    assert sorted(weight.size for weight in read(made).values()) == [32 * 32, 32 * 32]
+    assert next(iter(sensitivities(model, tiny_texts, 0, Half().rounding))) == layer
+
+
+def test_a_torch_network_in_half_has_no_layer_to_leave():
+    with pytest.raises(ConfigError, match=r"engine='torch': .* keep and max_quality_drop are for engine=openvino"):
+        Half(engine="torch", dtype="bf16", max_quality_drop=0.01)
+
+
+def test_torchao_leaves_layers_too(tiny_model, tiny_texts, tmp_path):
+    layers = ("*.0.output.dense", "bert.pooler.dense")
+    made = TorchAo().keeping(layers).apply(tiny_model, tiny_texts, tmp_path)
+    made.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    whole = {name.removesuffix(".weight") for name, weight in weights.items() if weight.dtype == torch.float32}
+    assert {"bert.encoder.layer.0.output.dense", "bert.pooler.dense"} <= whole
+    assert "bert.encoder.layer.1.output.dense" not in whole
 
 
 def test_dynamic_int8_keeps_layers_too(tiny_model, tiny_texts, tmp_path):

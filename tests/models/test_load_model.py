@@ -13,7 +13,7 @@ from transformers import (
     DistilBertConfig,
     GPT2Config,
     LlamaConfig,
-    PreTrainedConfig,
+    PretrainedConfig,
     RobertaConfig,
 )
 
@@ -23,7 +23,7 @@ from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
 
 SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-ENCODERS: list[PreTrainedConfig] = [
+ENCODERS: list[PretrainedConfig] = [
     RobertaConfig(**SMALL, intermediate_size=32),
     DebertaV2Config(**SMALL, intermediate_size=32, pooler_hidden_size=32),
     DistilBertConfig(vocab_size=300, dim=32, n_layers=1, n_heads=2, hidden_dim=32),
@@ -190,7 +190,7 @@ def test_the_tokenizer_may_lie_in_another_folder(tiny_model, tmp_path):
         refused(rf"tokenizer.json is missing in .*{name}", tmp_path / "model", tokenizer=str(tmp_path / name))
 
 
-def saved_decoder(config: PreTrainedConfig, tiny_model: TextModel, folder: Path) -> None:
+def saved_decoder(config: PretrainedConfig, tiny_model: TextModel, folder: Path) -> None:
     CausalLM.from_config(config).save_pretrained(folder)
     tiny_model.tokenizer.save_pretrained(folder)
 

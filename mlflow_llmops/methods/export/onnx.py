@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir
-from transformers.exporters import ExportFormat, OnnxConfig, OnnxExporter
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.engines.onnxruntime import GRAPH
-from mlflow_llmops.methods._exported import check_equal, export
+from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.methods._exported import EXPORTER, Exporter, check_equal, chosen, export, exporters
+from mlflow_llmops.methods.export._optimum import graph_of
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.text_model import TextModel
 
@@ -28,6 +29,12 @@ class Onnx(Method):
     optimization: Annotated[
         Literal["none", "basic", "extended", "all"], "what onnxruntime may do to the graph when it loads it"
     ] = "all"
+    exporter: Annotated[Exporter | None, EXPORTER] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fusions and chosen(self.exporter) == "optimum":
+            raise ConfigError("fusions=True: exporter=optimum joins no nodes; onnxruntime does when it loads a graph")
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         exported = to_onnx(
@@ -36,6 +43,7 @@ class Onnx(Method):
             "fp32",
             ort_fusions="cpu" if self.fusions else None,
             runtime={"optimization": self.optimization},
+            exporter=self.exporter,
         )
         check_equal(model, exported)
         return exported
@@ -45,19 +53,23 @@ def to_onnx(
     model: TextModel,
     folder: Path,
     precision: str,
-    quantizer: Callable[[Any], Any] | None = None,
+    quantized: Callable[[Any], Any] | None = None,
     runtime: dict[str, str] | None = None,
+    exporter: Exporter | None = None,
     **options: Any,
 ) -> TextModel:
-    """Trace `model` and write the graph into `folder`. `quantizer` gets it first and answers with the quantizer (of
-    `transformers.exporters`) that changes it; `options` are `OnnxConfig`'s, `runtime` the engine's settings."""
+    """Trace `model` and write the graph into `folder`, its weights beside it. `quantized` makes another graph of it
+    first; `options` are transformers' `OnnxConfig`'s, `runtime` the engine's settings."""
 
     def write(net: Any, sample: dict[str, Any]) -> None:
-        exporter = OnnxExporter()
-        graph = exporter.export(net, sample, OnnxConfig(dynamic=True, **options)).program
-        if quantizer is not None:
-            graph = quantizer(graph).quantize(graph, sample, ExportFormat.ONNX)
-        exporter.save_program(graph, folder / GRAPH)
+        if chosen(exporter) == "optimum":
+            graph = graph_of(net, model.task)
+        else:
+            own = exporters()
+            graph = own.OnnxExporter().export(net, sample, own.OnnxConfig(dynamic=True, **options)).program
+        if quantized is not None:
+            graph = quantized(graph)
+        onnx_ir.save(graph, str(folder / GRAPH), external_data=f"{GRAPH}.data")
 
     return export(model, folder, "onnx", precision, write, runtime)
 

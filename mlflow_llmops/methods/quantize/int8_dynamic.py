@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
-
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.hardware import INT8
+from mlflow_llmops.methods._exported import exporters
 from mlflow_llmops.methods._layers import flattened, nodes_of
 from mlflow_llmops.methods.export.onnx import to_onnx, weights_of
 from mlflow_llmops.methods.quantize._quantization import Quantization
@@ -25,10 +24,12 @@ class Int8Dynamic(Quantization):
     per_channel: Annotated[bool, "one scale for each output channel of a weight, not one for all"] = True
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
-        def quantizer(graph: Any) -> OnnxRuntimeQuantizer:
+        own = exporters()
+
+        def quantized(graph: Any) -> Any:
             kept = flattened(nodes_of(model.network, self.kept(model.network), weights_of(graph)))
             kept += [f"{node}_MatMul" for node in kept]  # how onnxruntime calls a Gemm once it has split it
-            config = OnnxRuntimeDynamicConfig(per_channel=self.per_channel, nodes_to_exclude=kept or None)
-            return OnnxRuntimeQuantizer(config)
+            config = own.OnnxRuntimeDynamicConfig(per_channel=self.per_channel, nodes_to_exclude=kept or None)
+            return own.OnnxRuntimeQuantizer(config).quantize(graph, {}, own.ExportFormat.ONNX)
 
-        return to_onnx(model, folder, "int8 dynamic", quantizer)
+        return to_onnx(model, folder, "int8 dynamic", quantized)

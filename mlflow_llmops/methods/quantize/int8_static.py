@@ -6,21 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import nncf
-import torch
 from annotated_types import Ge, Le
 from onnxruntime.quantization import CalibrationMethod, QuantType
-from transformers.exporters import (
-    NNCFOnnxQuantizer,
-    NNCFOpenVINOQuantizer,
-    NNCFQuantizationConfig,
-    OnnxRuntimeQuantizer,
-    OnnxRuntimeStaticConfig,
-)
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.engines import Arrays
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.hardware import INT8
-from mlflow_llmops.methods._calibration import calibration_texts, tensors
+from mlflow_llmops.methods._calibration import as_tensors, batches_of_one, calibration_texts
+from mlflow_llmops.methods._exported import exporters
 from mlflow_llmops.methods._fastest import TEXTS, fastest
 from mlflow_llmops.methods._layers import flattened, nodes_of
 from mlflow_llmops.methods.export import onnx, openvino
@@ -29,6 +23,7 @@ from mlflow_llmops.methods.quantize._ranges import write_ranges
 from mlflow_llmops.models.text_model import TextModel
 
 Engine = Literal["openvino", "onnx", "fastest"]
+TRANSFORMER = nncf.ModelType.TRANSFORMER
 RANGES = {
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
@@ -76,34 +71,40 @@ class Int8Static(Quantization):
                 each: partial(replace(self, engine=each).apply, model, data, seed=seed) for each in engines
             }
             return fastest(makers, data.train.texts[:TEXTS], folder)
-        samples = tensors(model, calibration_texts(data, self.calibration_texts, seed).texts)
-        graphs: Any = {"onnx": onnx, "openvino": openvino}[self.engine]
-
-        def quantizer(graph: Any) -> Any:
-            kept = flattened(nodes_of(model.network, self.kept(model.network), graphs.weights_of(graph)))
-            if self.ranges != "nncf":
-                return OnnxRuntimeQuantizer(self._onnxruntime(kept), equally_long(samples))
-            with_nncf = {"onnx": NNCFOnnxQuantizer, "openvino": NNCFOpenVINOQuantizer}[self.engine]
-            return with_nncf(self._nncf(kept, len(samples)), samples)
-
-        export = {"onnx": onnx.to_onnx, "openvino": openvino.to_openvino}[self.engine]
-        made = export(model, folder, "int8 static", quantizer)
+        samples = batches_of_one(model, calibration_texts(data, self.calibration_texts, seed).texts)
+        quantized = {"onnx": self._onnx, "openvino": self._openvino}[self.engine]
+        export: Any = {"onnx": onnx.to_onnx, "openvino": openvino.to_openvino}[self.engine]
+        made = export(model, folder, "int8 static", partial(quantized, model, samples))
         write_ranges(folder, self.engine)
         return made
 
-    def _nncf(self, kept: list[str], count: int) -> NNCFQuantizationConfig:
+    def _openvino(self, model: TextModel, samples: list[Arrays], graph: Any) -> Any:
+        kept = flattened(nodes_of(model.network, self.kept(model.network), openvino.weights_of(graph)))
+        return nncf.quantize(graph, nncf.Dataset(samples), model_type=TRANSFORMER, **self._nncf(kept, len(samples)))
+
+    def _onnx(self, model: TextModel, samples: list[Arrays], graph: Any) -> Any:
+        kept = flattened(nodes_of(model.network, self.kept(model.network), onnx.weights_of(graph)))
+        own = exporters()
+        if self.ranges == "nncf":
+            given = self._nncf(kept, len(samples))
+            quantizer = own.NNCFOnnxQuantizer(own.NNCFQuantizationConfig(**given), as_tensors(samples))
+        else:
+            quantizer = own.OnnxRuntimeQuantizer(self._onnxruntime(kept), as_tensors(equally_long(samples)))
+        return quantizer.quantize(graph, {}, own.ExportFormat.ONNX)
+
+    def _nncf(self, kept: list[str], count: int) -> dict[str, Any]:
         advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=self.bias_correction == "none")
         if self.smooth_quant is not None:
             advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(matmul=self.smooth_quant or -1)
-        return NNCFQuantizationConfig(
-            subset_size=count,
-            fast_bias_correction=self.bias_correction != "accurate",
-            ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
-            advanced_parameters=advanced,
-        )
+        return {
+            "subset_size": count,
+            "fast_bias_correction": self.bias_correction != "accurate",
+            "ignored_scope": nncf.IgnoredScope(names=kept) if kept else None,
+            "advanced_parameters": advanced,
+        }
 
-    def _onnxruntime(self, kept: list[str]) -> OnnxRuntimeStaticConfig:
-        return OnnxRuntimeStaticConfig(
+    def _onnxruntime(self, kept: list[str]) -> Any:
+        return exporters().OnnxRuntimeStaticConfig(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -114,13 +115,13 @@ class Int8Static(Quantization):
         )
 
 
-def equally_long(samples: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+def equally_long(samples: list[Arrays]) -> list[Arrays]:
     """Cut to the length of the shorter quarter, without those that are shorter still: onnxruntime's histograms take
     texts of one length only, and padding would count as text."""
     lengths = sorted(sample["input_ids"].shape[1] for sample in samples)
     length = lengths[len(lengths) // 4]
     return [
-        {name: tensor[:, :length] for name, tensor in sample.items()}
+        {name: array[:, :length] for name, array in sample.items()}
         for sample in samples
         if sample["input_ids"].shape[1] >= length
     ]
