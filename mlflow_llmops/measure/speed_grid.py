@@ -61,10 +61,15 @@ class SpeedGrid:
 
 
 def measure_speed_grid(
-    models: Mapping[str, TextModel], texts: Sequence[str], seconds: float, cells: Sequence[Cell] = CELLS
+    models: Mapping[str, TextModel],
+    texts: Sequence[str],
+    seconds: float,
+    cells: Sequence[Cell] = CELLS,
+    most: float | None = None,
 ) -> SpeedGrid:
-    """Time every model in every cell, for about `seconds` in all: small cells first, and those that no time is left for
-    are left out, as are lengths that a model does not take.
+    """Time every model in every cell, for about `seconds` in all, or up to `most` where an interval for every cell
+    needs them: small cells first, and those that no time is left for are left out, as are lengths that a model does not
+    take.
 
     A row is a text's token ids, as the model's own tokenizer gives them, repeated or cut to the length of the cell.
     """
@@ -75,21 +80,21 @@ def measure_speed_grid(
     shapes: dict[Cell, _Shape] = {}
     left_out: dict[Cell, str] = {}
 
-    def left() -> float:
+    def left(of: float) -> float:
         """Seconds that the cells so far do not need."""
-        return start + seconds - time.perf_counter() - FEWEST_ROUNDS * sum(shape.cost for shape in shapes.values())
+        return start + of - time.perf_counter() - FEWEST_ROUNDS * sum(shape.cost for shape in shapes.values())
 
     for cell in sorted(cells, key=lambda cell: cell.size):
         expected = pace * cell.size
         if cell.tokens > longest:
             left_out[cell] = f"a model takes {longest} tokens at most"
-        elif shapes and expected * (1 + FEWEST_ROUNDS) > left():
+        elif shapes and expected * (1 + FEWEST_ROUNDS) > left(most or seconds):
             needed = expected * FEWEST_ROUNDS
             left_out[cell] = f"{FEWEST_ROUNDS} rounds would take about {needed:.1f} s; raise measure_seconds"
         else:
             shapes[cell] = _shape(models, {label: _batch(ids[label], cell, models[label].pad_id) for label in models})
             pace = shapes[cell].cost / shapes[cell].calls / cell.size
-    share = max(0.0, left()) / max(1, len(shapes))
+    share = max(0.0, left(seconds)) / max(1, len(shapes))
     rounds = {cell: min(MOST_ROUNDS, FEWEST_ROUNDS + int(share / shape.cost)) for cell, shape in shapes.items()}
     return SpeedGrid(_timed(models, shapes, rounds), left_out)
 

@@ -52,7 +52,8 @@ def compress(
     measure_seconds: MeasureSeconds = 10.0,
     speed_grid: Annotated[
         bool | None,
-        "measure 1, 8 and 32 texts of 16, 64 and 256 tokens as well, for up to measure_seconds more; "
+        "measure 1, 8 and 32 texts of 16, 64 and 256 tokens as well, for measure_seconds more, up to six times that "
+        "where the big ones need it; "
         "auto: for classifiers that are to become smaller or faster",
     ] = None,
     trust_remote_code: TrustRemoteCode = False,

@@ -106,6 +106,13 @@ def test_a_cell_that_would_take_too_long_is_left_out_and_the_time_holds(tiny_mod
     assert re.fullmatch(r"7 rounds would take about \d+\.\d s; raise measure_seconds", grid.left_out[Cell(32, 256)])
 
 
+def test_big_cells_get_the_rounds_of_an_interval_beyond_the_seconds_and_no_more(tiny_model, tiny_texts):
+    wide = replace(tiny_model, max_length=512)
+    grid = measure_speed_grid({"a": running(wide, sleep(2e-5))}, tiny_texts.test.texts, 0.5, most=30.0)
+    assert set(grid.seconds) == set(CELLS) and not grid.left_out
+    assert {len(each["a"]) for each in grid.seconds.values()} == {FEWEST_ROUNDS}
+
+
 def test_the_smallest_cell_is_measured_however_little_time_there_is(tiny_model, tiny_texts):
     grid = measure_speed_grid({"a": tiny_model}, tiny_texts.test.texts, 1e-6)
     assert list(grid.seconds) == [Cell(1, 16)]
