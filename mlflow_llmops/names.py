@@ -50,7 +50,7 @@ SCORED_ROWS = "scoring/rows"
 SCORED_ROWS_PER_S = "scoring/rows_per_s"
 
 # metrics of a training, each behind the stage that it is of, as train/loss
-TRAIN, RECOVER = "train", "recover"
+TRAIN, RECOVER, FROM_SCRATCH = "train", "recover", "from_scratch"
 LOSS = "loss"
 TERM_LOSS = "_loss"
 """Behind the name of a term of the loss, as label_loss and teacher_loss."""
@@ -88,6 +88,7 @@ CONTINUED_IN = "llmops.continued_in"
 HARDWARE = "llmops.hardware"
 HARDWARE_PREFIX = "llmops.hardware."
 HARDWARE_WARNING = "llmops.hardware_warning"
+NOTES = "llmops.notes"
 RUNTIME_PREFIX = "llmops.runtime."
 
 # tags of model versions

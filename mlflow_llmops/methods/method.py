@@ -74,6 +74,10 @@ class Method:
                 "finetune it on this data first"
             )
 
+    def notes(self, model: TextModel) -> tuple[str, ...]:
+        """What a user should know before the work, one line each."""
+        return ()
+
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         """Make a new model from `model`, which stays as it is. `folder` is empty and belongs to the result."""
         raise NotImplementedError

@@ -24,7 +24,7 @@ from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
-from mlflow_llmops.steps._hardware import hardware_warning
+from mlflow_llmops.steps._hardware import hardware_warning, tell
 from mlflow_llmops.steps._part import hand_out
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.steps._speed_grid import log_speed_grid
@@ -76,6 +76,9 @@ def apply_method(
     warning = hardware_warning(name, method)
     if warning:
         mlflow.set_tag(names.HARDWARE_WARNING, warning)
+    notes = tell(name, method, source.model)
+    if notes:
+        mlflow.set_tag(names.NOTES, notes)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         with run_session(run_id) as offered:
