@@ -24,6 +24,7 @@ from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
+from mlflow_llmops.steps._beside import measure_beside
 from mlflow_llmops.steps._hardware import hardware_warning, tell
 from mlflow_llmops.steps._part import hand_out
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
@@ -92,11 +93,13 @@ def apply_method(
             measured, baseline_measured, rows = _measure(
                 name, baseline, logged, control, data, measure_seconds, grid_seconds
             )
-    measured |= bounded.measured
+        beside = measure_beside(method, baseline, logged, data, measure_seconds, partial(_empty, folder))
+    measured |= bounded.measured | beside.now
+    baseline_measured |= beside.was
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
     said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
-    said = "; ".join(filter(None, (said, bounded.said)))
+    said = "; ".join(filter(None, (said, bounded.said, beside.said)))
     mlflow.set_tags(
         {
             names.VERDICT: said,

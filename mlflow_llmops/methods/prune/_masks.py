@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._surgery import unit_weights
@@ -35,7 +35,7 @@ class Pattern:
             raise ConfigError(f"pattern={written!r}: give zeros:weights, as 2:4 for 2 zeros among each 4 weights")
         found = cls(int(zeros), int(of))
         if not 0 < found.zeros < found.of:
-            raise ConfigError(f"pattern={written!r}: the zeros must be at least 1 and fewer than the weights, as in 2:4")
+            raise ConfigError(f"pattern={written!r}: give at least 1 zero and fewer than weights, as in 2:4")
         return found
 
     def __str__(self) -> str:
@@ -80,9 +80,8 @@ def kept_zero(layers: Mapping[str, Any], masks: Masks) -> Iterator[None]:
     the decay of weights moves them. The network keeps its names, so its checkpoints are those of any training."""
     hooks = []
     for name, mask in masks.items():
-        layer: nn.Module = layers[name]
-        turned = mask if unit_weights(layer, outputs=True).shape == layer.weight.shape else mask.T
-        hooks.append(layer.weight.register_hook(partial(_without, mask=turned)))
+        turned = mask.T if isinstance(layers[name], Conv1D) else mask
+        hooks.append(layers[name].weight.register_hook(partial(_without, mask=turned)))
     try:
         yield
     finally:

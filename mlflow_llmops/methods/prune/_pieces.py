@@ -41,7 +41,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[str], also: Collection[int] = ())
     """
     whole, spec = _plain(tokenizer), json.loads(tokenizer.to_str())
     kind = spec["model"]["type"]
-    if kind not in KINDS or spec["model"].get("continuing_subword_prefix") and kind == "BPE":
+    if kind not in KINDS or (spec["model"].get("continuing_subword_prefix") and kind == "BPE"):
         raise ModelError(f"the vocabulary of a {kind} tokenizer cannot be cut yet; those that can: {', '.join(KINDS)}")
     numbers = whole.get_vocab()
     named = {number: piece for piece, number in numbers.items()}

@@ -33,6 +33,7 @@ class Vocabulary(Method):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("text-classification", "text-generation")
+    cuts_vocabulary: ClassVar[bool] = True
     smaller: ClassVar[bool] = False  # a vocabulary that was learned from the same texts has nothing to lose
 
     def check(self, model: TextModel, data: Splits) -> None:
