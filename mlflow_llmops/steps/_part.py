@@ -51,9 +51,7 @@ def check_processes(name: str, method: Method) -> None:
     if processes() > 1 and isinstance(method, Pruning):
         for option, off in (("max_quality_drop", None), ("control", "none")):
             if getattr(method, option) != off:
-                raise ConfigError(
-                    f"{option}: it is measured between trainings, which one process does; start it as one"
-                )
+                raise ConfigError(f"{option}: models are measured between trainings, by one process; start it as one")
     if isinstance(method, Training):
         share_of(method.batch_size)
 

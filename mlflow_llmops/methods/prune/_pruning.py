@@ -153,12 +153,12 @@ class Pruning(Training):
         notes = [*super().notes(model), *first.depth_notes(model)]
         if self.max_quality_drop is not None:
             notes.append(
-                f"so much for the first cut: the deepest that holds the bound is searched for, from {first.fraction:g}"
+                f"that is the first cut, fraction={first.fraction:g}; the deepest that holds the bound is searched for"
             )
         if self.rounds == 1 and self.fraction > ADVISED:
             notes.append(
-                f"fraction={self.fraction:g} is cut at once; above a third, rounds=2 or more (a cut, training, a cut ...) "
-                "is likely to lose less"
+                f"fraction={self.fraction:g} is cut at once; above a third, rounds=2 or more (cut, train, cut ...) is "
+                "likely to lose less"
             )
         return tuple(notes)
 
@@ -168,9 +168,7 @@ class Pruning(Training):
             return self
         amounts = self.amounts(model)
         if not amounts:
-            raise ConfigError(
-                "max_quality_drop: this model has too little for any cut; give no bound, or another method"
-            )
+            raise ConfigError("max_quality_drop: this model has too little for any cut; choose another method")
         return self.with_fraction(min(amounts, key=lambda amount: abs(amount - self.fraction)))
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
