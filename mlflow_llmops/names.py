@@ -42,6 +42,7 @@ LATENCY_SPEEDUP = "ratio/latency_speedup"
 SAME_RUNTIME_SPEEDUP = "ratio/speedup_in_same_runtime"
 LAYERS_LEFT = "control/layers_left"
 DROP_ON_DEV = "control/drop_on_dev"
+FRACTION = "control/fraction"
 SPEED_OF_ALL = "control/speed_beside_all_quantized"
 SPEEDUP_OF_CELL = {
     (texts, tokens): f"ratio/speedup_{texts}x{tokens}" for texts in (1, 8, 32) for tokens in (16, 64, 256)
@@ -78,6 +79,9 @@ ANSWER_ERRORS = "sequence/errors"
 
 BASELINE_PREFIX = "baseline/"
 """Put before a metric's name for the baseline's value in a candidate's run."""
+
+FROM_SCRATCH_PREFIX = "from_scratch/"
+"""The same for the control that a pruned shape makes from random weights."""
 
 # tags of runs
 VERB = "llmops.verb"
@@ -125,6 +129,8 @@ COMPARISON_TABLE = "comparison.md"
 PARETO_PNG = "pareto.png"
 PARETO_HTML = "pareto.html"
 CONTROL = "accuracy_control.json"
+FRACTION_SEARCH = "fraction_search.json"
+FRACTION_CURVE_PNG = "fraction_curve.png"
 GATE = "gate.json"
 KEPT = "kept"
 MODEL = "model"

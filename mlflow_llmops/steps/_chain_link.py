@@ -20,6 +20,7 @@ from mlflow_llmops.measure.measurement import Measurements, flat
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods.prune._pruning import Pruning
 from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
@@ -27,6 +28,7 @@ from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
 from mlflow_llmops.steps._beside import measure_beside
 from mlflow_llmops.steps._hardware import hardware_warning, tell
 from mlflow_llmops.steps._part import hand_out
+from mlflow_llmops.steps._pruned import apply_pruning
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
@@ -123,6 +125,8 @@ def apply_method(
 
 def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: int) -> Bounded:
     """As it is, or with as much of it as its bound on quality allows."""
+    if isinstance(method, Pruning):
+        return apply_pruning(method, model, data, partial(_empty, folder), seed)
     if isinstance(method, Quantization) and method.max_quality_drop is not None:
         return apply_within_bound(method, model, data, partial(_empty, folder), seed)
     return Bounded(method.apply(model, data, _empty(folder, "candidate"), seed), "", {})

@@ -12,7 +12,9 @@ from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.methods.prune._pruning import with_random_weights
 from mlflow_llmops.methods.prune._recovery import adapted
+from mlflow_llmops.methods.prune.heads import Heads
 from mlflow_llmops.methods.prune.neurons import Neurons
+from mlflow_llmops.steps._generation import held
 
 NOWHERE = Path("unused")
 
@@ -34,6 +36,16 @@ def test_every_recovery_wins_quality_back_and_leaves_a_plain_network(tiny_model,
     assert {name: tensor.shape for name, tensor in got.items()} == {name: t.shape for name, t in expected.items()}
     assert not hasattr(recovered.network, "peft_config")
     assert all(parameter.requires_grad for parameter in recovered.network.parameters())
+
+
+@pytest.mark.parametrize("recovery", ["distill", "full", "lora"])
+def test_a_causal_model_recovers_too(tiny_decoder, tiny_texts, recovery):
+    """By the log-likelihood of a token of texts that no training saw."""
+    options = {"fraction": 0.5, "importance": "random", "batch_size": 16, "token_dropout": 0, "learning_rate": 3e-3}
+    without, recovered = (
+        Heads(recovery=how, **options).apply(tiny_decoder, tiny_texts, NOWHERE) for how in ("none", recovery)
+    )
+    assert held(recovered, tiny_texts.test) > held(without, tiny_texts.test)
 
 
 @pytest.mark.parametrize("kind", ["tiny_model", "tiny_decoder"])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -95,6 +95,17 @@ class Pruning(Training):
         """The fractions that a search may try, ascending, each another cut."""
         return GRID
 
+    def check_depth(self, model: TextModel) -> None:
+        """Raises ConfigError where `fraction` of this model would be nothing, or all of it."""
+
+    def depth_notes(self, model: TextModel) -> tuple[str, ...]:
+        """What a user should know before `fraction` is cut, one line each."""
+        return ()
+
+    def with_fraction(self, fraction: float) -> Self:
+        """The same method with another depth."""
+        return replace(self, fraction=fraction)
+
     @contextmanager
     def held(self, net: PreTrainedModel) -> Iterator[None]:
         """What has to hold while `net` is trained, and is permanent after: the zeros of a mask, say."""
@@ -122,6 +133,7 @@ class Pruning(Training):
             raise DataError(
                 "max_quality_drop needs a dev split with labels, and this data has none; give one or no bound"
             )
+        self.beginning(model).check_depth(model)
 
     def _check_recovery(self, data: Splits, labelled: bool) -> None:
         if self.recovery == "none":
@@ -137,13 +149,27 @@ class Pruning(Training):
             )
 
     def notes(self, model: TextModel) -> tuple[str, ...]:
-        if self.rounds > 1 or self.fraction <= ADVISED:
-            return super().notes(model)
-        advice = (
-            f"fraction={self.fraction:g} is cut at once; above a third, rounds=2 or more (a cut, training, a cut ...) "
-            "is likely to lose less"
-        )
-        return (*super().notes(model), advice)
+        first = self.beginning(model)
+        notes = [*super().notes(model), *first.depth_notes(model)]
+        if self.max_quality_drop is not None:
+            notes.append(
+                f"that is the first cut, fraction={first.fraction:g}; the deepest that holds the bound is searched for"
+            )
+        if self.rounds == 1 and self.fraction > ADVISED:
+            notes.append(
+                f"fraction={self.fraction:g} is cut at once; above a third, rounds=2 or more (cut, train, cut ...) is "
+                "likely to lose less"
+            )
+        return tuple(notes)
+
+    def beginning(self, model: TextModel) -> Self:
+        """The same method at the depth that is cut first: of those that a search may try, the nearest to `fraction`."""
+        if self.max_quality_drop is None:
+            return self
+        amounts = self.amounts(model)
+        if not amounts:
+            raise ConfigError("max_quality_drop: this model has too little for any cut; choose another method")
+        return self.with_fraction(min(amounts, key=lambda amount: abs(amount - self.fraction)))
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         return self.finished(self.pruned(model, data, seed), data, folder)

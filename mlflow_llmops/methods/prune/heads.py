@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedModel
@@ -50,8 +50,7 @@ class Heads(Pruning):
     def scored_by(self) -> str:
         return f"{super().scored_by}-{self.fit}"
 
-    def check(self, model: TextModel, data: Splits) -> None:
-        super().check(model, data)
+    def check_depth(self, model: TextModel) -> None:
         kept = self.kept(model.network, self.fraction)
         if self.fit == "export" and hidden_size(model.network, kept) == model.network.config.hidden_size:
             raise ConfigError(
@@ -59,7 +58,7 @@ class Heads(Pruning):
                 "leave fit=width, which cuts no channels here, and export the result"
             )
 
-    def notes(self, model: TextModel) -> tuple[str, ...]:
+    def depth_notes(self, model: TextModel) -> tuple[str, ...]:
         net = model.network
         kept, width = self.kept(net, self.fraction), net.config.hidden_size
         left = hidden_size(net, kept)
@@ -74,11 +73,14 @@ class Heads(Pruning):
                 f"{cut}, and {width - left} of {width} hidden channels with them, since the class of {kind} ties the "
                 "hidden size to the heads; fit=export keeps the channels and gives a graph"
             )
-        return (said, *super().notes(model))
+        return (said,)
 
     def amounts(self, model: TextModel) -> tuple[float, ...]:
         groups = attentions(model.network)[0].groups
         return tuple(gone / groups for gone in range(1, groups))
+
+    def with_fraction(self, fraction: float) -> Self:
+        return replace(self, fraction=fraction, count=None)
 
     def scores(self, model: TextModel, texts: Texts, seed: int) -> Scores:
         found = group_scores(model, texts, self.importance, seed)

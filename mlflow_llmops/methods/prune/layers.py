@@ -1,7 +1,7 @@
 """Structured pruning of whole transformer blocks."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
-from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._blocks import keep_blocks, transformer_blocks
 from mlflow_llmops.methods._calibration import tensors
@@ -42,14 +42,16 @@ class Layers(Pruning):
     def scores_need_texts(self) -> bool:
         return self.importance in ("similarity", "taylor")
 
-    def check(self, model: TextModel, data: Splits) -> None:
-        super().check(model, data)
+    def check_depth(self, model: TextModel) -> None:
         family_of(model.network)
         self._kept(model.network, self.fraction)
 
     def amounts(self, model: TextModel) -> tuple[float, ...]:
         depth = len(transformer_blocks(model.network))
         return tuple(gone / depth for gone in range(1, depth))
+
+    def with_fraction(self, fraction: float) -> Self:
+        return replace(self, fraction=fraction, count=None)
 
     def scores(self, model: TextModel, texts: Texts, seed: int) -> Scores:
         blocks = transformer_blocks(model.network)

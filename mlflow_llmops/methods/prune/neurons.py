@@ -9,7 +9,7 @@ from annotated_types import Gt, Lt
 from torch import nn
 from transformers import PreTrainedModel
 
-from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._surgery import FeedForward, family_of, feed_forwards, keep_units, unit_weights
 from mlflow_llmops.methods.prune._importance import activities, at_random, gate_inputs, taylor
@@ -38,13 +38,12 @@ class Neurons(Pruning):
     def scores_need_texts(self) -> bool:
         return self.importance in ("activation", "taylor")
 
-    def check(self, model: TextModel, data: Splits) -> None:
-        super().check(model, data)
+    def check_depth(self, model: TextModel) -> None:
         self._kept(units_of(model.network), self.fraction)
 
     def amounts(self, model: TextModel) -> tuple[float, ...]:
         units = units_of(model.network)
-        return tuple(1 - keep / units for keep in range(units - MULTIPLE, 0, -MULTIPLE))
+        return tuple(1 - keep / units for keep in range((units - 1) // MULTIPLE * MULTIPLE, 0, -MULTIPLE))
 
     def scores(self, model: TextModel, texts: Texts, seed: int) -> Scores:
         layers = feed_forwards(model.network)

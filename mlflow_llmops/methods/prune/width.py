@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Gt, Lt
 from transformers import PreTrainedModel
 
-from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._heads import attentions, keep_groups
 from mlflow_llmops.methods._surgery import check_stock, family_of
@@ -37,21 +37,20 @@ class Width(Pruning):
     def scores_need_texts(self) -> bool:
         return self.importance in ("activation", "taylor")
 
-    def check(self, model: TextModel, data: Splits) -> None:
-        super().check(model, data)
+    def check_depth(self, model: TextModel) -> None:
         self._kept(model.network, self.fraction)
 
-    def notes(self, model: TextModel) -> tuple[str, ...]:
+    def depth_notes(self, model: TextModel) -> tuple[str, ...]:
         net = model.network
         if not family_of(net).tied:
-            return super().notes(model)
+            return ()
         of, left = attentions(net)[0], self._kept(net, self.fraction)
         said = (
             f"{net.config.hidden_size - left} of {net.config.hidden_size} hidden channels go, and "
             f"{of.heads - left // of.size} of {of.heads} heads with them, since the class of {net.config.model_type} "
             "ties one to the other"
         )
-        return (said, *super().notes(model))
+        return (said,)
 
     def amounts(self, model: TextModel) -> tuple[float, ...]:
         width, step = model.network.config.hidden_size, _step(model.network)
