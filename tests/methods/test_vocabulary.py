@@ -9,6 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
@@ -276,3 +277,26 @@ def test_the_share_of_texts_that_are_cut_otherwise_is_measured(family):
 def test_without_texts_there_is_nothing_to_keep(tiny_model, tiny_texts):
     with pytest.raises(DataError, match="keeps what the train split uses, and it is empty"):
         Vocabulary().check(tiny_model, replace(tiny_texts, train=Texts(())))
+
+
+@pytest.mark.parametrize(
+    ("stock", "make"),
+    [
+        ("DistilBertTokenizer", word_piece),
+        ("GPT2Tokenizer", byte_pairs),
+        ("RobertaTokenizer", byte_pairs),
+        ("LlamaTokenizer", sentence_pieces),
+        ("XLMRobertaTokenizer", unigram),
+    ],
+)
+def test_a_stock_tokenizer_stays_of_its_class(stock, make, tiny_model, tmp_path):
+    """transformers builds these anew from the words in their file."""
+    make().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": stock}))
+    given = AutoTokenizer.from_pretrained(tmp_path)
+    torch.manual_seed(0)
+    net = BertForSequenceClassification(BertConfig(vocab_size=len(given), num_labels=3, **SHAPE))
+    made = Vocabulary().apply(replace(tiny_model, tokenizer=given, net=net), data_of(KNOWN[:1]), NOWHERE)
+    assert type(made.tokenizer) is type(given)
+    assert len(made.tokenizer) < len(given)
+    assert made.tokenizer.tokenize(KNOWN[0]) == given.tokenize(KNOWN[0])
