@@ -38,6 +38,7 @@ ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cor
 	python benchmarks/teacher_cache.py --data $(DATA)
 	python benchmarks/language.py --data $(DATA)
 	python benchmarks/top_k.py --data $(DATA)
+	python benchmarks/sparsity.py --data $(DATA)
 	python benchmarks/distillation.py --data $(DATA)
 	python benchmarks/distillation.py --data $(DATA) --students layers:3 --texts 1500
 	python benchmarks/int8.py --data $(DATA)

@@ -89,13 +89,14 @@ def corpus(folder: Path, work: Path) -> Splits:
     return load_data(str(files), label_column=None)
 
 
-def trained_teacher(data: Splits, work: Path) -> TextModel:
-    """Trained by `finetune`, once."""
-    folder = work / "teacher"
+def trained_teacher(data: Splits, work: Path, seed: int = 0) -> TextModel:
+    """Trained by `finetune`, once a seed."""
+    named = f"teacher-{seed}" if seed else "teacher"
+    folder = work / named
     if not folder.exists():
-        torch.manual_seed(0)
-        with session(Session(work=work / "training-teacher")):
-            table.build("finetune.full", TEACHER).apply(small_decoder(data.train), data, work, seed=0).save(folder)
+        torch.manual_seed(seed)
+        with session(Session(work=work / f"training-{named}")):
+            table.build("finetune.full", TEACHER).apply(small_decoder(data.train), data, work, seed).save(folder)
     return load(str(folder), "text-generation")
 
 

@@ -39,6 +39,7 @@ def log_model(model: TextModel, name: str) -> ModelInfo:
 
 def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = None, **kwargs: Any) -> None:
     """The same artifact in a folder, outside of any run; MLflow calls it with the model that is logged."""
+    model.check_stock()
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
     saved.flavors["python_function"]["loader_module"] = __name__

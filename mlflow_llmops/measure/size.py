@@ -1,5 +1,6 @@
 """What a model takes on disk, and how many numbers it is made of."""
 
+import zlib
 from pathlib import Path
 
 from mlflow_llmops import names
@@ -20,3 +21,26 @@ def measure_size(model: TextModel, folder: Path) -> Measurements:
         names.PARAMETERS: float(parameters),
         names.NONZERO_PARAMETERS: float(nonzero),
     }
+
+
+def measure_sparsity(model: TextModel, folder: Path) -> Measurements:
+    """The share of zeros among all parameters, and what zlib makes of the saved artifact's files."""
+    counted = measure_size(model, folder)
+    values = {name: value for name, value in counted.items() if isinstance(value, float)}
+    return {
+        names.SPARSITY: 1 - values[names.NONZERO_PARAMETERS] / values[names.PARAMETERS],
+        names.COMPRESSED: compressed_mib(folder),
+    }
+
+
+def compressed_mib(folder: Path) -> float:
+    """At zlib's usual level, each file by itself."""
+    size = 0
+    for path in folder.rglob("*"):
+        if path.is_file():
+            packer = zlib.compressobj()
+            with path.open("rb") as file:
+                while chunk := file.read(MIB):
+                    size += len(packer.compress(chunk))
+            size += len(packer.flush())
+    return size / MIB

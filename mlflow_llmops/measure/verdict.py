@@ -48,6 +48,8 @@ def verdict(measured: Measurements, compresses: bool = True, lacking: str = "") 
         parts.append(f"quality rose by {change.value:.4f} [{change.low:.4f}, {change.high:.4f}]{unit}")
     else:
         parts.append("no difference in quality was found")
+    parts += _of_the_zeros(measured)
+    parts += _of_the_pieces(measured)
     parts += _of_the_batch(measured)
     parts += [lacking] if lacking else []
     return "; ".join(parts)
@@ -64,6 +66,25 @@ def _in_cells(measured: Measurements) -> list[str]:
     more = f", and in {len(slower) - 1} more of {len(found)} batch sizes and lengths" if len(slower) > 1 else ""
     at = f"{texts} text{'s' if texts > 1 else ''} of {tokens} tokens"
     return [f"slower at {at}: {slower[worst]:.2f} times the speed{more}"]
+
+
+def _of_the_zeros(measured: Measurements) -> list[str]:
+    """Zeros in dense tensors are no gain, whatever their number."""
+    sparsity, packed = measured.get(names.SPARSITY), measured.get(names.COMPRESSED_RATIO)
+    if not isinstance(sparsity, float) or not isinstance(packed, float):
+        return []
+    return [
+        f"{100 * sparsity:.0f} % of its parameters are zero, and dense hardware gains neither size nor speed from that "
+        f"(only packed by zlib, as no runtime reads it, {packed:.2f} of the size)"
+    ]
+
+
+def _of_the_pieces(measured: Measurements) -> list[str]:
+    """Texts that a smaller vocabulary cuts otherwise than before."""
+    finer = measured.get(names.FINER_TEXTS)
+    if not isinstance(finer, Estimate):
+        return []
+    return [f"{100 * finer.value:.1f} % of the texts in evaluation are cut into finer pieces than before"]
 
 
 def _of_the_batch(measured: Measurements) -> list[str]:

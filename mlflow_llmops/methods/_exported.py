@@ -75,7 +75,7 @@ def export(
         end_ids=model.end_ids,
         runtime=runtime or {},
     ).write(folder)
-    return replace(model, net=None, folder=folder, kind=kind)
+    return replace(model, net=None, folder=folder, kind=kind, stock=True)
 
 
 def example_ids(model: TextModel, texts: int, tokens: int) -> list[np.ndarray]:

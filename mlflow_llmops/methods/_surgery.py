@@ -1,5 +1,6 @@
 """Where the feed-forward layers of each model family are, and how to cut rows and columns of a layer for real."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,20 +26,58 @@ class Family:
 
     writers: tuple[str, ...]
     reader: str
+    attention: str
+    """The module that holds the projections, and the numbers of heads and channels that its forward goes by."""
+    projections: tuple[str, ...]
+    """Inside of it: of queries, keys and values; one where they are one layer."""
+    output: str
+    """What reads the heads' outputs."""
     units: str = "intermediate_size"
+    tied: bool = True
+    """The stock class wants heads times head size to be the hidden size."""
 
 
-_BERT_LIKE = Family(("intermediate.dense",), "output.dense")
+_BERT_LIKE = Family(
+    writers=("intermediate.dense",),
+    reader="output.dense",
+    attention="attention.self",
+    projections=("query", "key", "value"),
+    output="attention.output.dense",
+)
+_LLAMA_LIKE = Family(
+    writers=("mlp.gate_proj", "mlp.up_proj"),
+    reader="mlp.down_proj",
+    attention="self_attn",
+    projections=("q_proj", "k_proj", "v_proj"),
+    output="self_attn.o_proj",
+    tied=False,
+)
+_DISTILBERT = Family(
+    writers=("ffn.lin1",),
+    reader="ffn.lin2",
+    attention="attention",
+    projections=("q_lin", "k_lin", "v_lin"),
+    output="attention.out_lin",
+    units="hidden_dim",
+)
+_GPT2 = Family(
+    writers=("mlp.c_fc",),
+    reader="mlp.c_proj",
+    attention="attn",
+    projections=("c_attn",),
+    output="attn.c_proj",
+    units="n_inner",
+)
 FAMILIES = {
     "bert": _BERT_LIKE,
     "roberta": _BERT_LIKE,
     "xlm-roberta": _BERT_LIKE,
     "electra": _BERT_LIKE,
-    "distilbert": Family(("ffn.lin1",), "ffn.lin2", "hidden_dim"),
-    "gpt2": Family(("mlp.c_fc",), "mlp.c_proj", "n_inner"),
-    "llama": Family(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
-    "mistral": Family(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
-    "qwen2": Family(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+    "distilbert": _DISTILBERT,
+    "gpt2": _GPT2,
+    "llama": _LLAMA_LIKE,
+    "mistral": _LLAMA_LIKE,
+    "qwen2": _LLAMA_LIKE,
 }
 
 
@@ -89,6 +128,20 @@ def keep_units(module: nn.Module, kept: torch.Tensor, outputs: bool) -> None:
         layer.out_features = count
     else:
         layer.in_features = count
+
+
+def check_stock(net: PreTrainedModel) -> None:
+    """Raises ModelError where the class would, from the config, build a network of other shapes: a saved one would not
+    load."""
+    with torch.device("meta"):
+        stock = type(net)(deepcopy(net.config))
+    wanted = {name: tuple(tensor.shape) for name, tensor in stock.state_dict().items()}
+    unlike = [name for name, tensor in net.state_dict().items() if wanted.get(name) != tuple(tensor.shape)]
+    if unlike or len(wanted) != len(net.state_dict()):
+        raise ModelError(
+            f"{type(net).__name__} cannot be cut like this: its config cannot say the new shape of "
+            f"{unlike[0] if unlike else 'a layer'}"
+        )
 
 
 def require_linear(layer: nn.Module) -> Any:

@@ -41,6 +41,12 @@ class Method:
     """A classifier gets a fresh head where its labels are not those of the data."""
     smaller: ClassVar[bool] = True
     """The result takes less disk than the model it was made from: a promise that the contract tests hold it to."""
+    sparsifies: ClassVar[bool] = False
+    """Its result is zeros in dense tensors: the share of them is measured, and said to gain nothing by itself."""
+    cuts_vocabulary: ClassVar[bool] = False
+    """Its result cuts some texts into other pieces than before: the share of them is measured."""
+    for_long_inputs: ClassVar[bool] = False
+    """It pays from some length on: it has `rivals`, and speed is measured by length."""
     wants: ClassVar[tuple[str, ...]] = ()
     """Instruction sets (`hardware.INSTRUCTION_SETS`) of which a CPU needs any one for the result to be fast."""
 
@@ -73,6 +79,15 @@ class Method:
                 f"the model does not know the label {unknown[0]!r} ({len(unknown)} of {len(data.labels)} are new); "
                 "finetune it on this data first"
             )
+
+    def notes(self, model: TextModel) -> tuple[str, ...]:
+        """What a user should know before the work, one line each."""
+        return ()
+
+    def rivals(self, model: TextModel, folder: Path, longest: int) -> dict[str, TextModel]:
+        """Without and with the method, in the runtime of its result and made to take `longest` tokens, whatever they
+        answer then: what speed is measured by length on."""
+        raise NotImplementedError
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:
         """Make a new model from `model`, which stays as it is. `folder` is empty and belongs to the result."""

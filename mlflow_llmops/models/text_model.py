@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mlflow_llmops.engines import open_decoder, open_engine
 from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
+from mlflow_llmops.errors import ModelError
 from mlflow_llmops.models.torch_decoder import TorchDecoder
 from mlflow_llmops.models.torch_runner import TorchRunner
 
@@ -30,6 +31,8 @@ class TextModel:
     """The network is run by torch.compile."""
     fresh: bool = False
     """The network's weights are random: it was never trained."""
+    stock: bool = True
+    """Its class can hold the network: one whose layers fit no class is never saved, only exported."""
 
     @property
     def network(self) -> PreTrainedModel:
@@ -78,9 +81,21 @@ class TextModel:
         return replace(self, net=net, **changes)
 
     def save(self, folder: Path) -> None:
-        """Write a torch model as plain `from_pretrained` reads it (safetensors), with its tokenizer."""
+        """Write a torch model as plain `from_pretrained` reads it (safetensors), with its tokenizer.
+
+        Raises ModelError for a network that it would read as another one.
+        """
+        self.check_stock()
         self.network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def check_stock(self) -> None:
+        """Raises ModelError for a network that no stock class holds."""
+        if not self.stock:
+            raise ModelError(
+                f"the layers of this {type(self.network).__name__} fit its class no more, so it cannot be saved as "
+                "one; export it"
+            )
 
     def save_encoder(self, folder: Path) -> None:
         """Write `tokenizer.json` alone, for workers without transformers."""

@@ -25,6 +25,7 @@ STEPS = {
     "finetune": Step(_COMPRESS, "Train a model on labels, as teacher and baseline of what follows.", True),
     "distill": Step(_COMPRESS, "Train a smaller student to answer as its teacher, the model, does.", True),
     "prune": Step(_COMPRESS, "Cut what contributes least, and train the rest to win quality back.", True),
+    "factorize": Step(_COMPRESS, "Write matrices as products of narrower ones, and run the result as a graph.", True),
     "quantize": Step(_COMPRESS, "Store weights, and activations where the method says so, in fewer bits.", True),
     "export": Step(_COMPRESS, "Move the model to a faster runtime at full precision.", True),
     "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),

@@ -20,12 +20,15 @@ from mlflow_llmops.measure.measurement import Measurements, flat
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods.prune._pruning import Pruning
 from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
-from mlflow_llmops.steps._hardware import hardware_warning
+from mlflow_llmops.steps._beside import measure_beside
+from mlflow_llmops.steps._hardware import hardware_warning, tell
 from mlflow_llmops.steps._part import hand_out
+from mlflow_llmops.steps._pruned import apply_pruning
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
@@ -76,6 +79,9 @@ def apply_method(
     warning = hardware_warning(name, method)
     if warning:
         mlflow.set_tag(names.HARDWARE_WARNING, warning)
+    notes = tell(name, method, source.model)
+    if notes:
+        mlflow.set_tag(names.NOTES, notes)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         with run_session(run_id) as offered:
@@ -89,11 +95,13 @@ def apply_method(
             measured, baseline_measured, rows = _measure(
                 name, baseline, logged, control, data, measure_seconds, grid_seconds
             )
-    measured |= bounded.measured
+        beside = measure_beside(method, baseline, logged, data, measure_seconds, partial(_empty, folder))
+    measured |= bounded.measured | beside.now
+    baseline_measured |= beside.was
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
     said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
-    said = "; ".join(filter(None, (said, bounded.said)))
+    said = "; ".join(filter(None, (said, bounded.said, beside.said)))
     mlflow.set_tags(
         {
             names.VERDICT: said,
@@ -117,6 +125,8 @@ def apply_method(
 
 def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: int) -> Bounded:
     """As it is, or with as much of it as its bound on quality allows."""
+    if isinstance(method, Pruning):
+        return apply_pruning(method, model, data, partial(_empty, folder), seed)
     if isinstance(method, Quantization) and method.max_quality_drop is not None:
         return apply_within_bound(method, model, data, partial(_empty, folder), seed)
     return Bounded(method.apply(model, data, _empty(folder, "candidate"), seed), "", {})

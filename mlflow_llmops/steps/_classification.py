@@ -17,6 +17,8 @@ from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.tracking.references import LoadedModel, asked
 from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same
 
+HELD = "accuracy"
+
 
 def ask(artifact: Path, data: Splits) -> Answers:
     """The labels of the test split."""
@@ -42,6 +44,20 @@ def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measur
             **labels_quality.change(truth, first, now),
             **batch_drift(models[label].model, data.test.texts),
         }
+        for label, now in answers.items()
+    }
+
+
+def quality_here(models: Mapping[str, TextModel], data: Splits) -> dict[str, Measurements]:
+    """The same of models in memory, without their batch-mates."""
+    truth = data.test.labels
+    answers = {
+        label: [model.labels[i] for i in scorer_of(model).logits(data.test.texts).argmax(axis=1)]
+        for label, model in models.items()
+    }
+    first = next(iter(answers.values()))
+    return {
+        label: {**labels_quality.classification(truth, now), **labels_quality.change(truth, first, now)}
         for label, now in answers.items()
     }
 

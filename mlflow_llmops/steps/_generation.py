@@ -18,6 +18,8 @@ from mlflow_llmops.tracking.completions import check_completions, check_likeliho
 from mlflow_llmops.tracking.references import LoadedModel
 from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process
 
+HELD = "log-likelihood of a token, nats"
+
 
 def ask(artifact: Path, data: Splits) -> Answers:
     """Greedy completions of the test split's first words."""
@@ -36,7 +38,12 @@ def prove_loaded(made: TextModel, loaded: TextModel, data: Splits) -> None:
 
 def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
     """Perplexity, and the change in log-likelihood."""
-    found = {label: likelihoods(loaded.model, data.test.texts) for label, loaded in models.items()}
+    return quality_here({label: loaded.model for label, loaded in models.items()}, data)
+
+
+def quality_here(models: Mapping[str, TextModel], data: Splits) -> dict[str, Measurements]:
+    """The same of models in memory."""
+    found = {label: likelihoods(model, data.test.texts) for label, model in models.items()}
     first = next(iter(found.values()))
     return {label: {**language(each), **language_change(first, each, data.test.texts)} for label, each in found.items()}
 

@@ -1,4 +1,4 @@
-"""Say before the work what this machine cannot make of it."""
+"""Say before the work what a user should know of it, and what this machine cannot make of it."""
 
 import sys
 
@@ -6,6 +6,7 @@ from tqdm.auto import tqdm
 
 from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.methods.method import Method
+from mlflow_llmops.models.text_model import TextModel
 
 
 def hardware_warning(name: str, method: Method) -> str:
@@ -19,3 +20,11 @@ def warn(name: str, method: Method) -> None:
     said = hardware_warning(name, method)
     if said:
         tqdm.write(f"WARNING: {said}", file=sys.stderr)
+
+
+def tell(name: str, method: Method, model: TextModel) -> str:
+    """The method's own notes on `model`, on standard error too, a line each."""
+    notes = method.notes(model)
+    for note in notes:
+        tqdm.write(f"NOTE: {name}: {note}", file=sys.stderr)
+    return "\n".join(notes)

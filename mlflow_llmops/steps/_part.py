@@ -14,6 +14,7 @@ from mlflow_llmops.methods import table
 from mlflow_llmops.methods._ranks import from_main, processes, share_of
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.methods.method import Method
+from mlflow_llmops.methods.prune._pruning import Pruning
 from mlflow_llmops.methods.training import Training
 from mlflow_llmops.models.text_model import TextModel
 
@@ -47,6 +48,10 @@ def check_processes(name: str, method: Method) -> None:
         raise ConfigError(f"{name} trains nothing, so {processes()} processes do not help it; start it as one process")
     if processes() > 1 and method.gives != "torch":
         raise ConfigError(f"{name} writes a graph after its training, which one process does; start it as one")
+    if processes() > 1 and isinstance(method, Pruning):
+        for option, off in (("max_quality_drop", None), ("control", "none")):
+            if getattr(method, option) != off:
+                raise ConfigError(f"{option}: models are measured between trainings, by one process; start it as one")
     if isinstance(method, Training):
         share_of(method.batch_size)
 

@@ -28,6 +28,12 @@ class TaskMeasures(Protocol):
     def quality(self, models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
         """On the test split: of each model, and against the baseline."""
 
+    HELD: str
+    """What `held` measures, in words."""
+
+    def quality_here(self, models: Mapping[str, TextModel], data: Splits) -> dict[str, Measurements]:
+        """`quality` of models as they are in memory."""
+
     def held(self, model: TextModel, texts: Texts) -> float:
         """The quality on one split that a bound on its loss is about: more is better, and a loss is a difference."""
 

@@ -1,4 +1,4 @@
-"""The verbs that make a model out of a model: finetune, distill, prune, quantize, export."""
+"""The verbs that make a model out of a model: finetune, distill, prune, factorize, quantize, export."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

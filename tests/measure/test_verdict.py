@@ -112,3 +112,15 @@ def test_a_batch_size_that_got_slower_is_named_with_its_place_and_others_are_cou
 def test_what_the_machine_lacks_stands_at_the_end():
     measured = {names.SPEEDUP: SAME_SPEED, names.SIZE_RATIO: 0.25, names.QUALITY_CHANGE: AS_GOOD}
     assert verdict(measured, lacking="this CPU lacks it").endswith("; this CPU lacks it")
+
+
+def test_zeros_and_finer_pieces_are_named_and_count_as_no_gain():
+    measured = {names.SPEEDUP: SAME_SPEED, names.SIZE_RATIO: 1.0, names.QUALITY_CHANGE: AS_GOOD}
+    assert verdict({**measured, names.SPARSITY: 0.5, names.COMPRESSED_RATIO: 0.6}) == (
+        "did not help: neither faster nor smaller; no difference in quality was found; 50 % of its parameters are "
+        "zero, and dense hardware gains neither size nor speed from that (only packed by zlib, as no runtime reads it, "
+        "0.60 of the size)"
+    )
+    assert verdict({**measured, names.FINER_TEXTS: Estimate(0.15, 0.14, 0.16)}).endswith(
+        "; 15.0 % of the texts in evaluation are cut into finer pieces than before"
+    )

@@ -23,7 +23,8 @@ from transformers import (
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods._surgery import family_of, feed_forwards, keep_units, unit_weights
-from mlflow_llmops.methods.prune.neurons import Neurons, mean_activations
+from mlflow_llmops.methods.prune._importance import mean_inputs
+from mlflow_llmops.methods.prune.neurons import Neurons, readers_of
 
 NOWHERE = Path("unused")
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -111,7 +112,7 @@ def kept_of(net, pruned) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("importance", ["activation", "magnitude"])
+@pytest.mark.parametrize("importance", ["activation", "magnitude", "taylor", "random"])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_the_method_without_recovery_is_the_mask_too(tiny_model, tiny_texts, family, importance):
     torch.manual_seed(1)
@@ -141,15 +142,14 @@ def test_magnitude_keeps_the_units_with_the_largest_weights(tiny_model, tiny_tex
 
 def test_mean_activations_are_the_means_of_what_the_reader_gets():
     net = net_of("bert")
-    layers = feed_forwards(net)
     batches = [{"input_ids": torch.tensor([[5, 6, 7]])}, {"input_ids": torch.tensor([[8], [9]])}]
-    got = mean_activations(net, layers, batches)
+    got = mean_inputs(net, readers_of(net), batches, torch.abs)
     with torch.no_grad():
         states = [net.bert(**batch, output_hidden_states=True) for batch in batches]
         block = net.bert.encoder.layer[0]
         entered = [block.attention(state.hidden_states[0])[0] for state in states]
         units = torch.cat([block.intermediate(entry).abs().flatten(0, 1) for entry in entered])
-    torch.testing.assert_close(got[0], units.mean(0))
+    torch.testing.assert_close(got["0"], units.mean(0))
     assert len(units) == 5
 
 

@@ -6,11 +6,11 @@ from math import gcd
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from mlflow_llmops.errors import ConfigError, LLMOpsError, ModelError
+from mlflow_llmops.errors import ConfigError, LLMOpsError
 from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._blocks import keep_blocks, transformer_blocks
 from mlflow_llmops.methods._ranks import from_main
 from mlflow_llmops.methods._surgery import FAMILIES
 from mlflow_llmops.methods.distill._architectures import ARCHITECTURES, SIZES, build_architecture, read_sizes
@@ -55,25 +55,8 @@ def keep_layers(net: PreTrainedModel, count: int) -> PreTrainedModel:
             f"student=layers:{count}: the teacher has {len(blocks)} layers, so give 1 to {len(blocks) - 1}"
         )
     kept = [round(i * (len(blocks) - 1) / max(count - 1, 1)) for i in range(count)]
-    for gone in sorted(set(range(len(blocks))) - set(kept), reverse=True):
-        del blocks[gone]
-    for index, block in enumerate(blocks):  # decoders number their blocks to find them in the key-value cache
-        for module in block.modules():
-            if hasattr(module, "layer_idx"):
-                setattr(module, "layer_idx", index)  # noqa: B010 - torch's stubs allow no new integers
-    if getattr(copy.config, "layer_types", None):
-        copy.config.layer_types = [copy.config.layer_types[i] for i in kept]
-    copy.config.num_hidden_layers = count
+    keep_blocks(copy, kept)
     return copy.eval()
-
-
-def transformer_blocks(net: PreTrainedModel) -> nn.ModuleList:
-    """The list of the network's transformer blocks. Raises ModelError where there is not exactly one such list."""
-    depth = net.config.num_hidden_layers
-    found = [module for module in net.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
-    if len(found) != 1:
-        raise ModelError(f"{type(net).__name__}: cannot tell its transformer blocks; give student=shape:...")
-    return found[0]
 
 
 def _loaded(teacher: TextModel, student: str, seed: int, folder: str | None = None) -> TextModel:

@@ -1,0 +1,1 @@
+"""Methods that write a network's matrices as products of narrower ones."""
