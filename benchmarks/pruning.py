@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, rmtree
 
@@ -56,14 +57,8 @@ IMPORTANCES = ("taylor", "activation", "magnitude", "random")
 UNCUT = "uncut"
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A chain of pruning methods with one seed, each with its options."""
-
-    label: str
-    chain: tuple[tuple[str, dict], ...]
-    seed: int = 0
-    fraction: float = 0.0
+Chain = tuple[tuple[str, dict], ...]
+"""Pruning methods one after the other, each with its options."""
 
 
 def main() -> None:
@@ -111,10 +106,9 @@ class Bench:
         """Beside the uncut model in torch, and in OpenVINO where the result is a graph."""
         half = ("prune.neurons", {**self._recovery(), "fraction": 0.5})
         heads = {**self._recovery(), "fraction": 1 / 3}
-        width = self.made(Cut("half of the units, a third of the heads, width", (half, ("prune.heads", heads))))
-        alone = ("prune.heads", {**heads, "fit": "export"})
-        graph = self.made(Cut("half of the units, a third of the heads, export", (half, alone)))
-        exported = self.made(Cut("export.openvino", (("export.openvino", {}),)))
+        width = self.made((half, ("prune.heads", heads)))
+        graph = self.made((half, ("prune.heads", {**heads, "fit": "export"})))
+        exported = self.made((("export.openvino", {}),))
         in_torch = {UNCUT: self.teacher, "half of the units, a third of the heads with channels": width}
         in_openvino = {UNCUT: exported, "half of the units, a third of the heads alone": graph}
         return [self._table("claim, torch", in_torch), self._table("claim, OpenVINO", in_openvino)]
@@ -127,7 +121,7 @@ class Bench:
             for fraction in FRACTIONS[cut][:count]:
                 chain = tuple((f"prune.{name}", {**self._recovery(), "fraction": fraction}) for name in cut.split("+"))
                 label = f"{cut} {fraction:.2f}"
-                models[label] = self.made(Cut(label, chain, fraction=fraction))
+                models[label] = self.made(chain)
                 points[label] = (cut, fraction)
         speeds, right = self._speeds(models), self._right(models)
         drawn = [
@@ -161,22 +155,24 @@ class Bench:
                 )
         return shown
 
-    def made(self, cut: Cut) -> TextModel:
-        """Applied now, or found where an earlier run left it."""
-        said = f"{self.name} {cut.label} {self.epochs:g} {len(self.data.train)} {cut.seed}"
-        folder = self.work / said.replace(" ", "-").replace(",", "").replace("+", "-")
-        if not (folder / "done").exists():
+    def made(self, chain: Chain) -> TextModel:
+        """The teacher after these methods: applied now, or found where an earlier run, or a longer chain, left it."""
+        if not chain:
+            return self.teacher
+        about = [self.name, len(self.data.train), chain]
+        folder = self.work / "-".join(
+            [*(name for name, _ in chain), sha256(json.dumps(about).encode()).hexdigest()[:8]]
+        )
+        if not (folder / "done.json").exists():
             rmtree(folder, ignore_errors=True)
-            model = self.teacher
+            (folder / "model").mkdir(parents=True)
+            (name, options), before = chain[-1], self.made(chain[:-1])
             with session(self._memory()):
-                for number, (name, options) in enumerate(cut.chain):
-                    place = folder / str(number)
-                    place.mkdir(parents=True)
-                    model = table.build(name, options).apply(model, self.data, place, cut.seed)
+                model = table.build(name, options).apply(before, self.data, folder / "model")
             if model.kind == "torch":
-                model.save(folder / str(len(cut.chain) - 1))
-            (folder / "done").write_text(json.dumps(cut.chain))
-        return load(str(folder / str(len(cut.chain) - 1)))
+                model.save(folder / "model")
+            (folder / "done.json").write_text(json.dumps(about))
+        return load(str(folder / "model"))
 
     def _without_heads(self, fraction: float, importance: str, seed: int) -> np.ndarray:
         method = Heads(fraction=fraction, importance=importance, fit="export", recovery="none")
