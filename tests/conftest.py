@@ -20,6 +20,8 @@ from mlflow_llmops.models.scratch import small_encoder
 from mlflow_llmops.models.scratch_decoder import small_decoder
 from mlflow_llmops.models.text_model import TextModel
 
+pytest_plugins = ["tests.endpoints"]
+
 TOPICS = {
     "kitchen": ["oven", "butter", "flour", "pan", "spoon", "recipe", "sugar", "dough", "soup", "salt"],
     "sea": ["boat", "harbour", "wave", "sail", "anchor", "fish", "tide", "island", "captain", "rope"],

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.endpoint.answers import Answer
 from mlflow_llmops.errors import ConfigError, DataError
 from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods._losses import label_loss
 from mlflow_llmops.methods._rows import IGNORED, Row, collate
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.methods._train import Schedule, train
-from mlflow_llmops.methods.distill._answers import Answer
 from mlflow_llmops.methods.distill._completions import as_text, completions, prompts_of
 from mlflow_llmops.methods.distill._lessons import filled, label_lessons, prompt_texts, text_lessons, token_lessons
 from mlflow_llmops.methods.distill.sequence import Sequence
