@@ -75,7 +75,27 @@ class Endpoint:
         """What asks it, safe to share between threads."""
         from openai import OpenAI
 
-        return OpenAI(api_key=self.secret(), base_url=self.url, timeout=self.timeout, max_retries=self.max_retries)
+        return OpenAI(
+            api_key=self.secret(),
+            base_url=self.url,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            http_client=quiet_http_client(),
+        )
+
+
+def quiet_http_client() -> Any:
+    """OpenAI's own HTTP client, but what echoes the key in an error is read without it: traces keep errors."""
+    from openai import DefaultHttpxClient
+
+    def masked(response: Any) -> None:
+        if response.status_code >= 400:
+            key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+            body = response.read()
+            if key and key.encode() in body:
+                response._content = body.replace(key.encode(), b"***")
+
+    return DefaultHttpxClient(event_hooks={"response": [masked]})
 
 
 def checked_url(url: str) -> str:
