@@ -4,12 +4,14 @@ import gzip
 import os
 from pathlib import Path
 
+import cloudpickle
 import mlflow
 import pandas as pd
 import pytest
 
 from mlflow_llmops.errors import DataError
-from mlflow_llmops.flavors import exported_text, text
+from mlflow_llmops.flavors import exported_text, openai_chat, text
+from mlflow_llmops.flavors._chat_settings import ChatSettings
 from mlflow_llmops.scoring.table import check_tables, read_table, score_table, spark_session
 
 pytestmark = pytest.mark.spark
@@ -213,3 +215,15 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path):
             check_tables(str(tmp_path / "in.csv"), str(output))
     check_tables(str(tmp_path / "in.csv"), str(tmp_path / "new" / "folder" / "out"))
     assert not (tmp_path / "new").exists()
+
+
+def test_the_key_of_an_endpoint_is_not_shipped(spark, openai_server, store):
+    from mlflow_llmops.scoring.table import _unshipped
+
+    openai_chat.save_model(ChatSettings("m", "{text}", base_url=openai_server.url), Path("saved"))
+    shipped = cloudpickle.dumps(mlflow.pyfunc.spark_udf(spark, "saved", "string").func)
+    assert openai_server.key.encode() in shipped  # what MLflow does by itself
+    with _unshipped():
+        shipped = cloudpickle.dumps(mlflow.pyfunc.spark_udf(spark, "saved", "string").func)
+    assert openai_server.key.encode() not in shipped
+    assert os.environ["OPENAI_API_KEY"] == openai_server.key
