@@ -73,6 +73,7 @@ CALL_COMPLETION_TOKENS = "endpoint/completion_tokens"
 COST = "endpoint/cost"
 COST_PER_CALL = "endpoint/cost_per_call"
 FAILED_ROWS = "endpoint/failed_rows"
+PASSAGES = "chain/passages"
 REPEATED = "quality/answers_repeated"
 """The share of answers that a fresh process got again, word by word."""
 

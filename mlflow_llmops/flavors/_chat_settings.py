@@ -124,15 +124,23 @@ class ChatSettings:
     def write(self, folder: Path) -> None:
         """Raises ConfigError where the key stands in them."""
         text = json.dumps(asdict(self), indent=2)
-        key = os.environ.get(self.key_variable, "").strip()
-        if len(key) >= 8 and key in text:
-            raise ConfigError(f"the key in {self.key_variable} stands in an option, which would be stored; take it out")
+        self.refuse_key(text)
         (folder / SETTINGS).write_text(text, encoding="utf-8")
+
+    def refuse_key(self, *texts: str) -> None:
+        """Raises ConfigError where the key stands in what is about to be stored."""
+        key = os.environ.get(self.key_variable, "").strip()
+        if len(key) >= 8 and any(key in text for text in texts):
+            raise ConfigError(f"the key in {self.key_variable} stands in an option, which would be stored; take it out")
 
     @classmethod
     def read(cls, folder: Path) -> "ChatSettings":
-        stored: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        stored["stop"] = tuple(stored.get("stop", ()))
+        return cls.of(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "ChatSettings":
+        """From what was stored."""
+        stored = {**stored, "stop": tuple(stored.get("stop", ()))}
         return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
 
 

@@ -34,4 +34,8 @@ STEPS = {
         "mlflow_llmops.steps.register_openai:register_openai",
         "Register a prompt to an OpenAI-compatible endpoint as a model.",
     ),
+    "register_chain": Step(
+        "mlflow_llmops.steps.register_chain:register_chain",
+        "Register a LangChain chain: prompt to model, or answers from documents.",
+    ),
 }
