@@ -99,10 +99,11 @@ def load_model(model_uri: str) -> "ChainPredictor":
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "ChainPredictor":
     """MLflow calls this with the folder of the artifact."""
     check_extra()
-    import mlflow.langchain
-
-    predictor = ChainPredictor(Path(path) / DATA, mlflow.langchain.load_model(path))
+    # as the code beside it does; MLflow's loader would also link all later metrics of the process to this model
+    predictor = ChainPredictor(Path(path) / DATA)
     if predictor.settings.trace:
+        import mlflow.langchain
+
         mlflow.langchain.autolog()
     return predictor
 
@@ -110,11 +111,11 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "Chai
 class ChainPredictor:
     """`predict` is what MLflow, its server and its Spark UDF call."""
 
-    def __init__(self, folder: Path, chain: Any = None) -> None:
+    def __init__(self, folder: Path) -> None:
         from mlflow_llmops.flavors import _chains
 
         self.settings, self._folder = ChainSettings.read(folder), folder
-        self._chain = chain or _chains.build(folder)
+        self._chain = _chains.build(folder)
 
     def get_raw_model(self) -> "ChainPredictor":
         """For `PyFuncModel.get_raw_model`."""

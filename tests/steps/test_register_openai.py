@@ -1,12 +1,8 @@
 """`register_openai` as a user runs it: proven, registered, served, scored, evaluated; no key anywhere."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import mlflow
@@ -17,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
 from mlflow_llmops.cli import main
+from tests.serving_process import served
 
 LABELS = {
     "type": "object",
@@ -112,33 +109,7 @@ def registered(openai_server, store):
 
 
 def test_mlflows_server_answers_a_request(registered, store):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["mlflow", "models", "serve", "-m", "models:/asked/1", "--env-manager", "local", "--port", str(port)]
-    with Path("serve.log").open("w") as log:
-        server = subprocess.Popen(
-            command, env={**os.environ, "PATH": path}, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=1)
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, Path("serve.log").read_text()[-2000:]
-                time.sleep(0.2)
-        body = json.dumps({"inputs": ["a boat", "bad"], "params": {"max_new_tokens": 7}}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            good, bad = json.load(answer)["predictions"]
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
+    good, bad = served("models:/asked/1", {"inputs": ["a boat", "bad"], "params": {"max_new_tokens": 7}})
     assert (good["label"], good["sure"], good["error"]) == ("sea", 3, None)
     assert (bad["label"], bad["sure"]) == (None, None) and "does not fit the schema" in bad["error"]
     assert registered.seen[-1].body["max_tokens"] == 7
