@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 
 class _Kept:
@@ -24,7 +25,7 @@ class _Booleans(_Kept, pd.arrays.BooleanArray):
     pass
 
 
-class _Strings(_Kept, pd.arrays.StringArray):
+class _Strings(_Kept, pd.arrays.ArrowStringArray):
     pass
 
 
@@ -32,7 +33,7 @@ def nullable(values: Sequence[Any], type_: str) -> pd.Series:
     """`values` as a column of MLflow's `type_`, None for a null."""
     missing = np.array([value is None for value in values], dtype=bool)
     if type_ == "string":
-        return pd.Series(_Strings(np.array([pd.NA if value is None else value for value in values], dtype=object)))
+        return pd.Series(_Strings(pa.array(list(values), type=pa.large_string())))
     if type_ == "long":
         return pd.Series(_Integers(np.array([value or 0 for value in values], dtype=np.int64), missing))
     if type_ == "boolean":

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
+from mlflow.types.schema import Array
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
-from pyspark.sql.types import DataType, StringType
+from pyspark.sql.types import ArrayType, DataType, StringType, StructField, StructType
 
 from mlflow_llmops.errors import DataError, ModelError
 from mlflow_llmops.scoring.check import PREDICTION, READERS, TEXT, check_column, check_tables, unreadable
@@ -93,8 +95,16 @@ def _result_type(model_uri: str) -> DataType:
     signature = mlflow.models.get_model_info(model_uri).signature
     if signature is None or signature.outputs is None:
         raise ModelError(f"model={model_uri} has no signature of its outputs; log it with one")
-    found: DataType = signature.outputs.as_spark_schema()
-    return found
+    columns: list[Any] = signature.outputs.inputs
+    if [column.name for column in columns] == [None]:
+        return _spark_type(columns[0].type)
+    return StructType([StructField(column.name, _spark_type(column.type)) for column in columns])
+
+
+def _spark_type(type_: Any) -> DataType:
+    """Of a scalar or of an array of them, which MLflow's own conversion does not know."""
+    scalar: Any = type_.dtype if isinstance(type_, Array) else type_
+    return ArrayType(scalar.to_spark()) if isinstance(type_, Array) else scalar.to_spark()
 
 
 def read_table(spark: SparkSession, source: str) -> DataFrame:

@@ -1,12 +1,9 @@
 """`register_chain` as a user runs it: self-contained, proven by a fresh process, served and scored."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
@@ -109,20 +106,3 @@ def test_a_classifier_writes_no_text(store, tiny_model):
     result = register("--model", uri)
     assert result.exit_code == 2
     assert "writes no text; give a version of a causal model" in result.output
-
-
-@pytest.mark.spark
-@pytest.mark.slow
-def test_the_score_step_scores_a_table_with_a_chain(openai_server, documents, store):
-    openai_server.answer = lambda prompt: None if "bad" in prompt else "yes"
-    given = ["--chain", "rag", "--model", "openai:m", "--base-url", openai_server.url, "--documents", documents]
-    assert register(*given, "--embeddings", "openai:e", "--top-k", 1).exit_code == 0
-    pd.DataFrame({"text": ["the boat in the harbour", "bad", None]}).to_parquet("in.parquet")
-    command = [sys.executable, "-m", "mlflow_llmops", "score", "--model", "models:/chained/1"]
-    command += ["--score-input", "in.parquet", "--score-output", "out.parquet", "--master", "local[1]"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = {str(row["text"]): row["prediction"] for row in pd.read_parquet("out.parquet").to_dict(orient="records")}
-    good = rows["the boat in the harbour"]
-    assert (good["answer"], list(good["sources"]), good["error"]) == ("yes", ["sea.md"], None)
-    assert openai_server.key not in done.stdout + done.stderr
