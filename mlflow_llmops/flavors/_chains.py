@@ -19,6 +19,8 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrou
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
+from mlflow_llmops.batching.plan import TOKEN_BUDGET
+from mlflow_llmops.batching.scorer import TextScorer
 from mlflow_llmops.endpoint.client import quiet_http_client
 from mlflow_llmops.endpoint.prompt import as_format_string
 from mlflow_llmops.flavors._chain_settings import CONTEXT, ENCODER, INDEX, QUESTION, WRITER, ChainSettings
@@ -87,15 +89,16 @@ def embeddings_of(settings: ChainSettings, folder: Path) -> Embeddings:
 
 
 class MeanPooled(Embeddings):
-    """An encoder of ours as LangChain wants it."""
+    """An encoder of ours as LangChain wants it; equal texts are encoded once, in batches of similar length."""
 
     def __init__(self, folder: Path) -> None:
-        from mlflow_llmops.models.embedder import Embedder
+        from mlflow_llmops.models.embedder import MeanStates
 
-        self._embed = Embedder(folder)
+        states = MeanStates(folder)
+        self._scorer = TextScorer(states.encoder, states, states.max_length, states.pad_id, TOKEN_BUDGET["torch"])
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = self._embed(texts).tolist()
+        found: list[list[float]] = _unit(self._scorer.logits(texts)).tolist()
         return found
 
     def embed_query(self, text: str) -> list[float]:
