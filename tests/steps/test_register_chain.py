@@ -28,6 +28,7 @@ def register(*arguments):
     return CliRunner().invoke(main, ["register_chain", "--register-as", "chained", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_answers_from_documents_are_registered_and_served_with_their_sources(openai_server, documents, store):
     openai_server.answer = lambda prompt: "the sea" if "island" in prompt else "elsewhere"
     given = ["--chain", "rag", "--model", "openai:m", "--base-url", openai_server.url, "--documents", documents]
@@ -45,6 +46,7 @@ def test_answers_from_documents_are_registered_and_served_with_their_sources(ope
     assert not [path for path in files if path.suffix in (".pkl", ".pickle")]
 
 
+@pytest.mark.slow
 def test_a_chain_of_our_own_versions_needs_neither_registry_nor_network(
     store, documents, tiny_model, exported_decoder, monkeypatch
 ):
