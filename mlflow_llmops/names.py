@@ -77,6 +77,17 @@ PROMPT_TOKENS = "sequence/prompt_tokens"
 COMPLETION_TOKENS = "sequence/completion_tokens"
 ANSWER_ERRORS = "sequence/errors"
 
+# metrics of a flavor that asks an endpoint or runs a chain
+CALLS = "endpoint/calls"
+CALL_PROMPT_TOKENS = "endpoint/prompt_tokens"
+CALL_COMPLETION_TOKENS = "endpoint/completion_tokens"
+COST = "endpoint/cost"
+COST_PER_CALL = "endpoint/cost_per_call"
+FAILED_ROWS = "endpoint/failed_rows"
+PASSAGES = "chain/passages"
+REPEATED = "quality/answers_repeated"
+"""The share of answers that a fresh process got again, word by word."""
+
 BASELINE_PREFIX = "baseline/"
 """Put before a metric's name for the baseline's value in a candidate's run."""
 
@@ -96,6 +107,7 @@ OVERLAP_KEPT = "llmops.overlap_kept"
 VERDICT = "llmops.verdict"
 RELOADED = "llmops.reloaded"
 ERROR = "llmops.error"
+ENDPOINT = "llmops.endpoint"
 GIT_COMMIT = "llmops.git_commit"
 KEPT_PREFIX = "llmops.kept."
 CONTINUED_IN = "llmops.continued_in"
@@ -134,6 +146,7 @@ FRACTION_CURVE_PNG = "fraction_curve.png"
 GATE = "gate.json"
 KEPT = "kept"
 MODEL = "model"
+EXAMPLES = "examples.json"
 
 # places in the registry
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"

@@ -21,6 +21,8 @@ from mlflow_llmops.models.scratch import small_encoder
 from mlflow_llmops.models.scratch_decoder import small_decoder
 from mlflow_llmops.models.text_model import TextModel
 
+pytest_plugins = ["tests.endpoints"]
+
 # What it tests lives in an environment of its own, where `make test-optimum` names it.
 collect_ignore = [] if int(transformers.__version__.partition(".")[0]) < 5 else ["methods/test_optimum.py"]
 

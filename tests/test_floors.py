@@ -13,7 +13,7 @@ PACKAGE = ROOT / "mlflow_llmops"
 HEAVY = {"torch", "transformers", "mlflow", "pyspark", "click"}
 
 WORDS = {"", "names", "errors", "hardware"}
-GROUND = {"engines", "batching", "data", "models", "methods", "measure"}
+GROUND = {"engines", "batching", "endpoint", "data", "models", "methods", "measure"}
 ALLOWED = {
     "__init__": set(),
     "names": set(),
@@ -21,12 +21,13 @@ ALLOWED = {
     "hardware": {"names"},
     "engines": WORDS,
     "batching": WORDS,
+    "endpoint": WORDS,
     "data": WORDS | {"engines"},
     "models": WORDS | {"engines", "data"},
-    "methods": WORDS | {"models", "data", "engines", "batching"},
+    "methods": WORDS | {"models", "data", "engines", "batching", "endpoint"},
     "measure": WORDS | {"models", "data", "engines", "batching"},
     "tracking": WORDS | GROUND,
-    "flavors": WORDS | {"tracking", "batching", "engines", "models"},
+    "flavors": WORDS | {"tracking", "batching", "endpoint", "engines", "models"},
     "registry": WORDS | {"tracking", "measure"},
     "scoring": WORDS | {"flavors", "batching", "registry", "tracking"},
     "steps": WORDS | GROUND | {"tracking", "flavors", "registry", "scoring"},
@@ -44,6 +45,7 @@ THIRD_PARTY = {
     "__init__": set(),
     "engines": HEAVY - HEAVY,
     "batching": HEAVY - HEAVY,
+    "endpoint": HEAVY - HEAVY,
     "data": HEAVY - HEAVY,
     "models": {"torch", "transformers"},
     "methods": {"torch", "transformers"},

@@ -46,7 +46,7 @@ def load_data(
         frames = _frames(data)
         parts = {name: _texts(frame, text_column, label_column, data) for name, frame in frames.items()}
     if eval_data:
-        parts["test"] = _texts(_read(Path(eval_data), "eval_data"), text_column, label_column, eval_data)
+        parts["test"] = _texts(read_rows(Path(eval_data), "eval_data"), text_column, label_column, eval_data)
     parts = _complete(parts, data)
     return keep_apart(parts["train"], parts["dev"], parts["test"], data, overlap)
 
@@ -71,9 +71,9 @@ def _complete(parts: dict[str, Texts], data: str) -> dict[str, Texts]:
 def _frames(data: str) -> dict[str, pd.DataFrame]:
     path = Path(data)
     if path.is_dir():
-        return {split: _read(file, "data") for split, file in _files(path).items()}
+        return {split: read_rows(file, "data") for split, file in _files(path).items()}
     if path.suffix.lower() in SUFFIXES or path.exists():
-        return {"train": _read(path, "data")}
+        return {"train": read_rows(path, "data")}
     return _hub(data)
 
 
@@ -117,7 +117,8 @@ def _hub(data: str) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def _read(path: Path, option: str) -> pd.DataFrame:
+def read_rows(path: Path, option: str) -> pd.DataFrame:
+    """The table in a CSV, JSONL or Parquet file. Raises DataError, naming `option`, where it cannot be read."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{option}={path}: files of type {suffix or '(none)'} are not read; give {', '.join(SUFFIXES)}")

@@ -41,7 +41,8 @@ class LLMOpsEvaluator(ModelEvaluator):
         if not dataset.has_targets:
             raise ConfigError("evaluators=llmops needs the true labels: give targets='<column>'")
         texts, truth = dataset.features_data, [str(label) for label in dataset.labels_data]
-        metrics = flat(evaluate_pyfunc(model, texts, truth, dataset.predictions_data))
+        seconds = (evaluator_config or {}).get("seconds")
+        metrics = flat(evaluate_pyfunc(model, texts, truth, dataset.predictions_data, seconds))
         client = MlflowClient()
         for name, value in metrics.items():
             client.log_metric(run_id, name, value)

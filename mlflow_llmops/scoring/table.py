@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
+from mlflow.types.schema import Array
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
-from pyspark.sql.types import DataType, StringType
+from pyspark.sql.types import ArrayType, DataType, StringType, StructField, StructType
 
-from mlflow_llmops.errors import DataError
+from mlflow_llmops.errors import DataError, ModelError
 from mlflow_llmops.scoring.check import PREDICTION, READERS, TEXT, check_column, check_tables, unreadable
 from mlflow_llmops.tracking.signature import RESULT_TYPES
 
@@ -63,7 +65,9 @@ def score_table(
         frame = read_table(spark, source)
         types = {field.name: field.dataType for field in frame.schema}
         check_column(source, input_col, {name: _name_of(type_) for name, type_ in types.items()})
-        predict = mlflow.pyfunc.spark_udf(spark, model_uri, result_type=RESULT_TYPES[task], env_manager="local")
+        with _unshipped():
+            result = RESULT_TYPES.get(task) or _result_type(model_uri)
+            predict = mlflow.pyfunc.spark_udf(spark, model_uri, result_type=result, env_manager="local")
         text = sql.col(f"`{input_col.replace('`', '``')}`")
         # A Python UDF runs on the rows that `when` leaves out too, and a null fails the whole batch of a torch model.
         prediction = sql.when(text.isNotNull(), predict(sql.coalesce(text, sql.lit(""))))
@@ -71,6 +75,36 @@ def score_table(
         frame.withColumn(PREDICTION, prediction).write.mode("overwrite").parquet(_absolute(output))
         seconds = time.perf_counter() - start
     return Scored(spark.read.parquet(_absolute(output)).count(), seconds, Path(output))
+
+
+@contextmanager
+def _unshipped() -> Iterator[None]:
+    """MLflow puts the driver's OPENAI_* variables, the key with them, into the UDF that it ships: hide them meanwhile.
+    Local workers have them from the environment that Spark was started in."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("OPENAI_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _result_type(model_uri: str) -> DataType:
+    """What the model's signature says that it gives."""
+    signature = mlflow.models.get_model_info(model_uri).signature
+    if signature is None or signature.outputs is None:
+        raise ModelError(f"model={model_uri} has no signature of its outputs; log it with one")
+    columns: list[Any] = signature.outputs.inputs
+    if [column.name for column in columns] == [None]:
+        return _spark_type(columns[0].type)
+    return StructType([StructField(column.name, _spark_type(column.type)) for column in columns])
+
+
+def _spark_type(type_: Any) -> DataType:
+    """Of a scalar or of an array of them, which MLflow's own conversion does not know."""
+    scalar: Any = type_.dtype if isinstance(type_, Array) else type_
+    return ArrayType(scalar.to_spark()) if isinstance(type_, Array) else scalar.to_spark()
 
 
 def read_table(spark: SparkSession, source: str) -> DataFrame:

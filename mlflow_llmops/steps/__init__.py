@@ -31,4 +31,12 @@ STEPS = {
     "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),
     "promote": Step("mlflow_llmops.steps.promote:promote", "Take a version past the gate to Staging or Production."),
     "score": Step("mlflow_llmops.steps.score:score", "Score a table with a registered version through Spark."),
+    "register_openai": Step(
+        "mlflow_llmops.steps.register_openai:register_openai",
+        "Register a prompt to an OpenAI-compatible endpoint as a model.",
+    ),
+    "register_chain": Step(
+        "mlflow_llmops.steps.register_chain:register_chain",
+        "Register a LangChain chain: prompt to model, or answers from documents.",
+    ),
 }

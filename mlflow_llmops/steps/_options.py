@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 from rich.console import RenderableType
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods.method import AUTO
 
 Model = Annotated[
@@ -31,6 +33,14 @@ MaxQualityDrop = Annotated[
 MinSpeedup = Annotated[float, "smallest speed-up that the gate accepts, at the interval's low end", Ge(0)]
 TrustRemoteCode = Annotated[bool, "run Python code that comes with the model: only for sources you trust"]
 
+KeyVariable = Annotated[str, "name of the environment variable that holds the endpoint's key"]
+Concurrency = Annotated[int, "requests on their way to the endpoint at once", Ge(1)]
+Timeout = Annotated[float, "seconds that the endpoint may take for an answer", Gt(0)]
+MaxRetries = Annotated[int, "times a request is repeated after 429, 5xx, a timeout or a lost connection", Ge(0)]
+Trace = Annotated[bool, "the loaded model turns MLflow's tracing of its calls on"]
+Examples = Annotated[str | None, "CSV, JSONL or Parquet file with rows to ask before registering; auto: a made-up one"]
+ExampleRows = Annotated[int, "rows of examples that are asked, each twice", Ge(1)]
+
 DOCSTRINGS = "builtin:docstrings"
 
 
@@ -52,6 +62,16 @@ def data_params(
     given = {"data": data, "text_column": text_column, "label_column": label_column}
     given |= {"eval_data": eval_data or AUTO, "overlap": overlap}
     return {f"{verb}.{name}": value for name, value in given.items()}
+
+
+def text_or_file(option: str, value: str) -> str:
+    """`value`, or what stands in the file that @file names. Raises ConfigError where it cannot be read."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}={value}: this file cannot be read ({error})") from error
 
 
 def said_of_overlap(data: Splits) -> list[str]:

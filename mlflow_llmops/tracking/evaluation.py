@@ -11,15 +11,22 @@ from mlflow_llmops.errors import DataError
 from mlflow_llmops.measure import quality
 from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.speed import measure_speed
+from mlflow_llmops.tracking.reload_rows import COSTS
 from mlflow_llmops.tracking.signature import LABEL
 
 SECONDS = 5.0
 
 
 def evaluate_pyfunc(
-    model: Any, features: pd.DataFrame | np.ndarray, truth: Sequence[str], predictions: Any = None
+    model: Any,
+    features: pd.DataFrame | np.ndarray,
+    truth: Sequence[str],
+    predictions: Any = None,
+    seconds: float | None = None,
 ) -> Measurements:
-    """Quality against `truth`; throughput and latency too where there is a model and not its predictions alone.
+    """Quality against `truth`, and what it cost where the answers say so; throughput and latency, measured for
+    `seconds`, where there is a model and not its predictions alone. An endpoint, which is paid, is not timed unless
+    `seconds` says so.
 
     Raises DataError where the features are not one column of texts.
     """
@@ -29,11 +36,27 @@ def evaluate_pyfunc(
         raise DataError(f"evaluators=llmops takes one column of texts; the data has: {', '.join(map(str, frame))}")
     answers = model.predict(texts) if model is not None else predictions
     measured = quality.classification(list(truth), _labels(answers))
-    if model is None:
+    if isinstance(answers, pd.DataFrame) and set(COSTS) <= set(answers):
+        measured |= _costs(answers)
+    if seconds is None:
+        seconds = 0.0 if _asks_an_endpoint(model) else SECONDS
+    if model is None or not seconds:
         return measured
-    times = measure_speed({"model": model.predict}, texts, lambda sample: len(sample), SECONDS)["model"].measurements()
+    times = measure_speed({"model": model.predict}, texts, lambda sample: len(sample), seconds)["model"].measurements()
     times.pop(names.TOKENS_PER_S)  # a pyfunc does not say how many tokens it saw
     return {**measured, **times}
+
+
+def _asks_an_endpoint(model: Any) -> bool:
+    described = getattr(getattr(model, "metadata", None), "metadata", None) or {}
+    return described.get("llmops_kind") == "endpoint"
+
+
+def _costs(answers: pd.DataFrame) -> Measurements:
+    sums = answers[list(COSTS)].sum(min_count=1)
+    found = dict(zip((names.CALL_PROMPT_TOKENS, names.CALL_COMPLETION_TOKENS, names.COST), sums, strict=True))
+    found[names.FAILED_ROWS] = answers["error"].notna().sum()
+    return {name: float(value) for name, value in found.items() if pd.notna(value)}
 
 
 def _labels(answers: Any) -> list[str]:

@@ -41,10 +41,20 @@ def answers_of_fresh_process(artifact: Path, texts: tuple[str, ...]) -> Answers:
 
     Raises ArtifactMismatch, with the end of that process's output, where it cannot be loaded or scored.
     """
+    stored = in_fresh_process("mlflow_llmops.tracking.reload", artifact, texts)
+    lists: dict[str, Any] = {name: tuple(stored.pop(name)) for name in ("labels", "scores", "completions")}
+    return Answers(**lists, **stored)
+
+
+def in_fresh_process(module: str, artifact: Path, asked: Any) -> dict[str, Any]:
+    """What `python -m module ARTIFACT QUESTION ANSWER` writes into the file ANSWER; `asked` is JSON in QUESTION.
+
+    Raises ArtifactMismatch, with the end of that process's output, where it fails.
+    """
     with tempfile.TemporaryDirectory(prefix="llmops-reload-") as folder:
         question, answer = Path(folder) / "texts.json", Path(folder) / "answers.json"
-        question.write_text(json.dumps(texts), encoding="utf-8")
-        command = [sys.executable, "-W", "ignore", "-m", "mlflow_llmops.tracking.reload"]
+        question.write_text(json.dumps(asked), encoding="utf-8")
+        command = [sys.executable, "-W", "ignore", "-m", module]
         with tqdm(total=1, desc="loading the saved model in a fresh process") as bar:
             done = subprocess.run([*command, str(artifact), str(question), str(answer)], capture_output=True, text=True)
             bar.update()
@@ -52,8 +62,7 @@ def answers_of_fresh_process(artifact: Path, texts: tuple[str, ...]) -> Answers:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise ArtifactMismatch(f"the saved model cannot be loaded in a fresh process: {last[:500]}")
         stored: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-    lists: dict[str, Any] = {name: tuple(stored.pop(name)) for name in ("labels", "scores", "completions")}
-    return Answers(**lists, **stored)
+    return stored
 
 
 def check_same(labels: Sequence[str], probabilities: np.ndarray, reloaded: Answers) -> float:

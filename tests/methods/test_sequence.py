@@ -12,15 +12,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.endpoint.answers import Answer
+from mlflow_llmops.endpoint.prompt import filled
 from mlflow_llmops.errors import ConfigError, DataError
 from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods._losses import label_loss
 from mlflow_llmops.methods._rows import IGNORED, Row, collate
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.methods._train import Schedule, train
-from mlflow_llmops.methods.distill._answers import Answer
 from mlflow_llmops.methods.distill._completions import as_text, completions, prompts_of
-from mlflow_llmops.methods.distill._lessons import filled, label_lessons, prompt_texts, text_lessons, token_lessons
+from mlflow_llmops.methods.distill._lessons import label_lessons, prompt_texts, text_lessons, token_lessons
 from mlflow_llmops.methods.distill.sequence import Sequence
 from mlflow_llmops.models.text_model import TextModel
 
@@ -225,7 +226,10 @@ def test_labels_that_differ_in_case_only_are_told_apart(tiny_model):
 
 
 def test_braces_in_a_text_stay_as_they_are():
-    assert filled("{labels}: {text} {other}", text="{labels} {0}", labels="{text}") == "{text}: {labels} {0} {other}"
+    assert (
+        filled("{labels}: {text} {other}", {"text": "{labels} {0}", "labels": "{text}"})
+        == "{text}: {labels} {0} {other}"
+    )
 
 
 # the method

@@ -4,12 +4,16 @@ import gzip
 import os
 from pathlib import Path
 
+import cloudpickle
 import mlflow
 import pandas as pd
 import pytest
 
 from mlflow_llmops.errors import DataError
-from mlflow_llmops.flavors import exported_text, text
+from mlflow_llmops.flavors import _chains, exported_text, langchain_chain, openai_chat, text
+from mlflow_llmops.flavors._chain_settings import ENCODER, INDEX, WRITER, ChainSettings
+from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.models.embedder import save_embedder
 from mlflow_llmops.scoring.table import check_tables, read_table, score_table, spark_session
 
 pytestmark = pytest.mark.spark
@@ -213,3 +217,36 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path):
             check_tables(str(tmp_path / "in.csv"), str(output))
     check_tables(str(tmp_path / "in.csv"), str(tmp_path / "new" / "folder" / "out"))
     assert not (tmp_path / "new").exists()
+
+
+def test_the_key_of_an_endpoint_is_not_shipped(spark, openai_server, store):
+    from mlflow_llmops.scoring.table import _unshipped
+
+    openai_chat.save_model(ChatSettings("m", "{text}", base_url=openai_server.url), Path("saved"))
+    shipped = cloudpickle.dumps(mlflow.pyfunc.spark_udf(spark, "saved", "string").func)
+    assert openai_server.key.encode() in shipped  # what MLflow does by itself
+    with _unshipped():
+        shipped = cloudpickle.dumps(mlflow.pyfunc.spark_udf(spark, "saved", "string").func)
+    assert openai_server.key.encode() not in shipped
+    assert os.environ["OPENAI_API_KEY"] == openai_server.key
+
+
+@pytest.mark.slow
+def test_a_chain_gives_answers_with_their_sources(spark, store, tiny_model, tiny_decoder, tmp_path):
+    settings = ChainSettings("rag", max_new_tokens=4, top_k=1)
+    folder = tmp_path / "chain"
+    folder.mkdir()
+    settings.write(folder)
+    text.save_model(tiny_decoder, folder / WRITER)
+    save_embedder(tiny_model, folder / ENCODER)
+    documents = [("sea", "The boat left the harbour."), ("kitchen", "Butter and flour go into the oven.")]
+    _chains.index(documents, _chains.embeddings_of(settings, folder), 80, 0, folder / INDEX)
+    langchain_chain.save_model(folder, tmp_path / "saved")
+    frame = pd.DataFrame({"id": range(3), "text": ["the oven with butter", None, "a boat in the harbour"]})
+    frame.to_parquet("in.parquet")
+    score_table(spark, str(tmp_path / "saved"), "in.parquet", "out.parquet", task="chain")
+    scored = pd.read_parquet("out.parquet").sort_values("id")["prediction"].tolist()
+    alone = langchain_chain.load_model(str(tmp_path / "saved")).predict(frame["text"])
+    assert [None if row is None else list(row["sources"]) for row in scored] == [["kitchen"], None, ["sea"]]
+    assert [row["answer"] for row in scored if row is not None] == alone["answer"].dropna().tolist()
+    assert [row["error"] for row in scored if row is not None] == [None, None]

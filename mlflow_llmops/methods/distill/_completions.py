@@ -7,8 +7,8 @@ import torch
 from tqdm.auto import tqdm
 
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
+from mlflow_llmops.endpoint.answers import Answer
 from mlflow_llmops.methods._rows import encode
-from mlflow_llmops.methods.distill._answers import Answer
 from mlflow_llmops.models.text_model import TextModel
 
 

@@ -1,15 +1,14 @@
 """From a teacher's answers to the rows that a student learns; an answer that it cannot learn is kept too."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mlflow_llmops.endpoint.answers import Answer
 from mlflow_llmops.methods._rows import IGNORED, Row, encode
-from mlflow_llmops.methods.distill._answers import Answer
 from mlflow_llmops.models.text_model import TextModel
 
 FILE = "answers.jsonl"
@@ -27,11 +26,6 @@ class Lesson:
     error: str = ""
     written: tuple[int, ...] | None = None
     """The answer as the teacher's token ids, where it came as such."""
-
-
-def filled(template: str, **values: str) -> str:
-    """`template` with each {name} replaced, in one go, so that braces in a text stay what they are."""
-    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], template)
 
 
 def label_lessons(student: TextModel, texts: Sequence[str], answers: Sequence[Answer]) -> list[Lesson]:

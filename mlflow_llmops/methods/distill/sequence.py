@@ -1,6 +1,5 @@
 """Sequence-level distillation: the teacher writes the completions, or names the labels, and the student learns them."""
 
-import re
 import tempfile
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,18 +11,19 @@ from annotated_types import Ge, Gt
 
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits, Texts
+from mlflow_llmops.endpoint.answers import Answer
+from mlflow_llmops.endpoint.asking import Spending
+from mlflow_llmops.endpoint.client import Endpoint, checked_url, checked_variable
+from mlflow_llmops.endpoint.prompt import filled
 from mlflow_llmops.errors import ConfigError, DataError
 from mlflow_llmops.methods import _session
 from mlflow_llmops.methods._ranks import from_main
 from mlflow_llmops.methods._teacher import answers_key, teacher_answers
 from mlflow_llmops.methods._train import train
-from mlflow_llmops.methods.distill._answers import Answer
-from mlflow_llmops.methods.distill._asking import Spending, ask
+from mlflow_llmops.methods.distill._asking import ask
 from mlflow_llmops.methods.distill._completions import as_text, completions, prompts_of
-from mlflow_llmops.methods.distill._endpoint import Endpoint, checked_url
 from mlflow_llmops.methods.distill._lessons import (
     Lesson,
-    filled,
     label_lessons,
     prompt_texts,
     read_written,
@@ -85,9 +85,7 @@ class Sequence(Training):
             raise ConfigError(f"teacher={self.teacher!r}: write openai:MODEL, or auto for the model itself")
         if self.base_url is not None:
             checked_url(self.base_url)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            # whoever gives the key itself here must not find it in a log
-            raise ConfigError("key_variable: give the name of an environment variable, as OPENAI_API_KEY, not the key")
+        checked_variable(self.key_variable)
         if self.prompt is not None and "{text}" not in self.prompt:
             raise ConfigError(f"prompt={self.prompt!r}: it holds no {{text}}, so every text would be asked the same")
 
@@ -154,11 +152,12 @@ class Sequence(Training):
             temperature=self.temperature,
             timeout=self.timeout,
             max_retries=self.max_retries,
+            option=f"teacher={OPENAI}",
         )
         generates = model.task == "text-generation"
         shown = prompt_texts(model, texts, self.prompt_tokens) if generates else texts
         template, labels = self.prompt or PROMPTS[model.task], "\n".join(model.labels)
-        prompts = [filled(template, text=text, labels=labels) for text in shown]
+        prompts = [filled(template, {"text": text, "labels": labels}) for text in shown]
         spending = Spending(self.max_requests, self.max_tokens)
         answers = from_main(lambda: ask(endpoint, prompts, self.concurrency, spending))
         if generates:

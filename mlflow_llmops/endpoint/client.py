@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from mlflow_llmops.endpoint.answers import Answer
 from mlflow_llmops.errors import ConfigError
-from mlflow_llmops.methods.distill._answers import Answer
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -35,6 +37,11 @@ class Endpoint:
     temperature: float | None = 0.0
     timeout: float = 60.0
     max_retries: int = 5
+    system: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of every request, such as top_p."""
+    option: str = "endpoint_model="
+    """How the user named the model, for errors."""
 
     @property
     def url(self) -> str:
@@ -46,8 +53,9 @@ class Endpoint:
         # OpenAI's newer models refuse the one name, other servers do not know the other
         limit = "max_completion_tokens" if self.url == OPENAI_URL else "max_tokens"
         sampling = {} if self.temperature is None else {"temperature": self.temperature}
-        messages = [{"role": "user", "content": prompt}]
-        return {"model": self.model, "messages": messages, limit: self.max_new_tokens, **sampling}
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        messages.append({"role": "user", "content": prompt})
+        return {"model": self.model, "messages": messages, limit: self.max_new_tokens, **sampling, **self.more}
 
     def key_of(self, request: Request) -> str:
         """SHA-256 over all that an answer depends on."""
@@ -67,7 +75,27 @@ class Endpoint:
         """What asks it, safe to share between threads."""
         from openai import OpenAI
 
-        return OpenAI(api_key=self.secret(), base_url=self.url, timeout=self.timeout, max_retries=self.max_retries)
+        return OpenAI(
+            api_key=self.secret(),
+            base_url=self.url,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            http_client=quiet_http_client(),
+        )
+
+
+def quiet_http_client() -> Any:
+    """OpenAI's own HTTP client, but what echoes the key in an error is read without it: traces keep errors."""
+    from openai import DefaultHttpxClient
+
+    def masked(response: Any) -> None:
+        if response.status_code >= 400:
+            key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+            body = response.read()
+            if key and key.encode() in body:
+                response._content = body.replace(key.encode(), b"***")
+
+    return DefaultHttpxClient(event_hooks={"response": [masked]})
 
 
 def checked_url(url: str) -> str:
@@ -81,6 +109,13 @@ def checked_url(url: str) -> str:
             "alone, and the key in the variable that key_variable names"
         )
     return url
+
+
+def checked_variable(name: str) -> str:
+    """`name` as it is. Raises ConfigError, without showing it, where it is no variable's name: it may be the key."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ConfigError("key_variable: give the name of an environment variable, as OPENAI_API_KEY, not the key")
+    return name
 
 
 def answer_to(request: Request, key: str, client: "OpenAI") -> tuple[Answer, int]:
@@ -146,19 +181,17 @@ def explained(error: Exception, endpoint: Endpoint) -> str:
     """One line that names the option to change. It never holds the key, even where the endpoint echoes it."""
     from openai import APITimeoutError
 
+    named, option = f"{endpoint.option}{endpoint.model}", endpoint.option.partition("=")[0]
     match getattr(error, "status_code", None):
         case 401:
             return f"key_variable={endpoint.key_variable}: {endpoint.url} does not accept the key (401); export another"
         case 403:
             return (
                 f"key_variable={endpoint.key_variable}: the key may not use model {endpoint.model} at {endpoint.url} "
-                "(403); ask for access, or change teacher"
+                f"(403); ask for access, or change {option}"
             )
         case 404:
-            return (
-                f"teacher=openai:{endpoint.model}: {endpoint.url} knows no such model, or no chat completions "
-                "(404); check teacher and base_url"
-            )
+            return f"{named}: {endpoint.url} knows no such model, or no chats (404); check {option} and base_url"
         case None if isinstance(error, APITimeoutError):
             return (
                 f"timeout={endpoint.timeout:g}: {endpoint.url} gave no answer in that time; raise timeout or try later"
@@ -172,7 +205,7 @@ def explained(error: Exception, endpoint: Endpoint) -> str:
                 f"{_short(error, endpoint)}); lower concurrency, raise max_retries, or try later"
             )
         case status:
-            return f"teacher=openai:{endpoint.model}: {endpoint.url} answered {status}: {_short(error, endpoint)}"
+            return f"{named}: {endpoint.url} answered {status}: {_short(error, endpoint)}"
 
 
 def _short(error: BaseException, endpoint: Endpoint) -> str:

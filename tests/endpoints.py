@@ -1,6 +1,7 @@
 """A real OpenAI-compatible endpoint on this machine, with the faults that real ones have."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -84,6 +86,17 @@ class OpenAIServer:
             found["usage"] = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
         return found
 
+    def embeddings(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A text's vector counts its words, by their hash."""
+        vectors = []
+        for text in [body["input"]] if isinstance(body["input"], str) else body["input"]:
+            vector = [0.0] * 64
+            for word in re.findall(r"\w+", text.lower()):
+                vector[crc32(word.encode()) % 64] += 1.0
+            vectors.append(vector)
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+        return {"object": "list", "model": "e", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
@@ -92,7 +105,7 @@ class OpenAIServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = body["messages"][-1]["content"]
+                prompt = body["messages"][-1]["content"] if "messages" in body else str(body["input"])
                 with server.lock:
                     server.seen.append(
                         Seen(prompt, body, {k.lower(): v for k, v in self.headers.items()}, time.monotonic())
@@ -101,20 +114,26 @@ class OpenAIServer:
                     server.at_once += 1
                     server.most_at_once = max(server.most_at_once, server.at_once)
                 try:
-                    self._reply(prompt, fault)
+                    self._reply(body, prompt, fault)
                 except (BrokenPipeError, ConnectionResetError):
                     pass
                 finally:
                     with server.lock:
                         server.at_once -= 1
 
-            def _reply(self, prompt: str, fault: Fault | None) -> None:
+            def _reply(self, body: dict[str, Any], prompt: str, fault: Fault | None) -> None:
                 time.sleep(fault.hang if fault else server.delay(prompt))
                 if fault and fault.close:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                text = fault.body if fault else json.dumps(server.completion(server.answer(prompt), prompt))
+                embeds = self.path.endswith("/embeddings")
+                if fault:
+                    text = fault.body
+                elif embeds:
+                    text = json.dumps(server.embeddings(body))
+                else:
+                    text = json.dumps(server.completion(server.answer(prompt), prompt))
                 payload = text.encode()
                 self.send_response(fault.status if fault else 200)
                 for name, value in (fault.headers if fault else {}).items():

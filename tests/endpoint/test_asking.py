@@ -14,18 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_llmops.endpoint import asking
+from mlflow_llmops.endpoint.answers import Answer, AnswersFile, answers_path
+from mlflow_llmops.endpoint.asking import Spending
+from mlflow_llmops.endpoint.client import OPENAI_URL, Endpoint, checked_url
 from mlflow_llmops.errors import ConfigError, LLMOpsError
 from mlflow_llmops.methods._session import Session, session
-from mlflow_llmops.methods.distill import _asking
-from mlflow_llmops.methods.distill._answers import Answer, AnswersFile, answers_path
-from mlflow_llmops.methods.distill._asking import Spending, ask
-from mlflow_llmops.methods.distill._endpoint import OPENAI_URL, Endpoint, checked_url
+from mlflow_llmops.methods.distill._asking import ask
 
 PROMPTS = [f"prompt {i}" for i in range(12)]
 
 
 def endpoint_of(server, **options) -> Endpoint:
-    return Endpoint("m", server.url, **{"timeout": 5.0, "max_retries": 2, **options})
+    return Endpoint("m", server.url, **{"timeout": 5.0, "max_retries": 2, "option": "teacher=openai:", **options})
 
 
 def asked(server, prompts, concurrency=4, spending=None, **options) -> list[Answer]:
@@ -185,7 +186,7 @@ def test_an_endpoint_that_only_fails_is_given_up(openai_server):
     openai_server.fail(999, status=500)
     with pytest.raises(LLMOpsError, match=r"^teacher=openai:m: .* answered 500: .*a fault"):
         asked(openai_server, [f"p {i}" for i in range(100)], max_retries=0)
-    assert len(openai_server.seen) <= _asking.GIVE_UP_AFTER + 4
+    assert len(openai_server.seen) <= asking.GIVE_UP_AFTER + 4
 
 
 def test_a_text_that_the_endpoint_refuses_stops_nothing(openai_server):
@@ -277,7 +278,7 @@ def test_a_half_written_line_costs_that_line_alone(openai_server):
 def test_processes_that_append_at_once_lose_nothing(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from mlflow_llmops.methods.distill._answers import Answer, AnswersFile\n"
+        "from mlflow_llmops.endpoint.answers import Answer, AnswersFile\n"
         "file = AnswersFile(Path(sys.argv[1]))\n"
         "for i in range(50): file.append(Answer(f'{sys.argv[2]}-{i}', 'long ' * 2000))\n"
     )
@@ -311,8 +312,9 @@ def test_answers_lie_where_they_outlive_the_run(monkeypatch, tmp_path):
 
 KILLED = """
 import sys
-from mlflow_llmops.methods.distill._asking import Spending, ask
-from mlflow_llmops.methods.distill._endpoint import Endpoint
+from mlflow_llmops.endpoint.asking import Spending
+from mlflow_llmops.methods.distill._asking import ask
+from mlflow_llmops.endpoint.client import Endpoint
 prompts = [f"prompt {i}" for i in range(40)]
 answers = ask(Endpoint("m", sys.argv[1], max_retries=0), prompts, 4, Spending())
 print(*(answer.answer for answer in answers), sep="\\n")
@@ -341,7 +343,7 @@ def test_a_killed_process_costs_only_what_was_on_its_way(openai_server):
 
 def test_an_interrupt_keeps_what_is_on_its_way(openai_server, monkeypatch):
     openai_server.delay = lambda prompt: 0.1
-    monkeypatch.setattr(_asking, "wait", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(asking, "wait", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         asked(openai_server, PROMPTS)
     assert len(openai_server.seen) == len(kept_lines(openai_server)) == 4
