@@ -19,8 +19,8 @@ help: ## print this list
 demo: $(VENV)/base ## the main job: teacher, compression, comparison, promotion, scored table
 	mlflow run . --env-manager local --experiment-name llmops-quickstart
 
-test: $(VENV)/test ## every test, slow ones too
-	OMP_NUM_THREADS=1 python -m pytest $(PYTEST)
+test: $(VENV)/test ## every test, slow ones too, in two processes
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 test-optimum: $(OPTIMUM)/test ## exporter=optimum, on transformers 4.57 in an environment of its own
 	OMP_NUM_THREADS=1 $(OPTIMUM)/bin/python -m pytest $(PYTEST) $(ON_OPTIMUM)
