@@ -10,16 +10,9 @@ import pytest
 
 from mlflow_llmops.errors import DataError
 from mlflow_llmops.flavors import exported_text, text
-from mlflow_llmops.scoring.table import check_tables, read_table, score_table, spark_session
+from mlflow_llmops.scoring.table import check_tables, read_table, score_table
 
 pytestmark = pytest.mark.spark
-
-
-@pytest.fixture(scope="session")
-def spark():
-    session = spark_session("local[2]")
-    yield session
-    session.stop()
 
 
 @pytest.fixture
