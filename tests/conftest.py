@@ -140,7 +140,7 @@ def spark() -> Iterator[Any]:
     """One for all tests, on two cores; a task that fails is tried again."""
     from mlflow_llmops.scoring.table import spark_session
 
-    session = spark_session("local[2, 4]")
+    session = spark_session("local[2, 2]")
     session.conf.set("spark.sql.shuffle.partitions", "2")
     yield session
     session.stop()

@@ -33,7 +33,7 @@ class Checkpoint:
         fingerprint.check(self.folder, stored)
         if not resume:
             raise DataError(
-                f"checkpoint={self.folder} holds an earlier job; give resume=true to go on with it, or remove the folder"
+                f"checkpoint={self.folder} holds an earlier job; give resume=true to go on with it, or remove it"
             )
         rows_so_far = self._rows()
         last = rows_so_far.agg(sql.max(ROUND)).first() if rows_so_far is not None else None

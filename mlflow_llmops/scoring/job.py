@@ -33,8 +33,9 @@ def score(df: DataFrame, model_uri: str, **options: Any) -> DataFrame:
     """`df` with the columns `prediction`, typed by the model's signature, `prediction_error` and `prediction_meta`.
 
     Options are the fields of `mlflow_llmops.scoring.options.Options`. Nothing is scored before an action asks for it,
-    except with `checkpoint`: then the job runs to its end here and the result is read from there. The version is fixed
-    here in both cases. A null text gets a null and no error.
+    except with `checkpoint`: then the job runs to its end here and the result is read from there. Without one, every
+    action scores again, and Spark's own `orderBy` does so twice: write the result first. The version is fixed here in
+    both cases. A null text gets a null and no error.
 
     Raises DataError for a column that is not there or holds something else and for an id that is not unique,
     ModelError for a model that takes no text, ConfigError for an option.

@@ -1,6 +1,6 @@
 """Score a table with a registered version."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import mlflow
 from annotated_types import Ge, Gt, Le
@@ -46,26 +46,21 @@ def score(
     overwrite: Annotated[bool, "replace an output that exists"] = False,
 ) -> Outcome:
     """Score a table with a registered version through Spark; a row that fails costs one row."""
-    asked = {"model": model, "input": score_input, "output": score_output, "input_col": input_col}
-    asked |= {"output_col": output_col, "on_error": on_error, "max_error_rate": max_error_rate}
-    optional = {"id_col": id_col, "checkpoint": checkpoint, "dedupe": dedupe, "concurrency": concurrency}
-    optional |= {"requests_per_second": requests_per_second, "params": params}
-    logged = {f"score.{name}": value for name, value in {**asked, **optional}.items()}
+    options: dict[str, Any] = {
+        "output_col": output_col,
+        "id_col": id_col,
+        "on_error": on_error,
+        "max_error_rate": max_error_rate,
+        "checkpoint": checkpoint,
+        "dedupe": dedupe,
+        "concurrency": concurrency,
+        "requests_per_second": requests_per_second,
+    }
+    asked = {"model": model, "input": score_input, "output": score_output, "input_col": input_col, "params": params}
+    logged = {f"score.{name}": value for name, value in {**asked, **options}.items()}
     with start_run("score", {names.VERB: "score", names.SOURCE_MODEL: model}, logged) as run:
-        options = {
-            "output_col": output_col,
-            "id_col": id_col,
-            "on_error": on_error,
-            "max_error_rate": max_error_rate,
-            "checkpoint": checkpoint,
-            "resume": resume,
-            "retry_failed": retry_failed,
-            "checkpoint_rows": checkpoint_rows,
-            "dedupe": dedupe,
-            "concurrency": concurrency,
-            "requests_per_second": requests_per_second,
-            "params": read_params(params),
-        }
+        options |= {"resume": resume, "retry_failed": retry_failed, "checkpoint_rows": checkpoint_rows}
+        options |= {"params": read_params(params)}
         settings = Options(input_col=input_col, **options)
         check_tables(score_input, score_output, input_col, settings.added, id_col, overwrite)
         found = resolve(model)  # before Spark starts; the job has this version, wherever the alias goes
@@ -81,7 +76,8 @@ def _log(scored: Scored, source: str) -> None:
     for place, context in ((source, "scored"), (scored.output, "predictions")):
         table = place.removeprefix(TABLE) if place.startswith(TABLE) else None
         described = SparkDatasetSource(table_name=table) if table else SparkDatasetSource(path=place)
-        mlflow.log_input(MetaDataset(described, name=context), context=context)
+        dataset = MetaDataset(described, name=context)  # type: ignore[abstract]  # it is what MLflow documents
+        mlflow.log_input(dataset, context=context)
 
 
 def _said(scored: Scored, model: str) -> str:
