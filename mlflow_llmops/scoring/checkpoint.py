@@ -47,7 +47,8 @@ class Checkpoint:
         if retry_failed:
             done = done.where(sql.col("error").isNull())
         done = done.select(sql.col(ID).alias("done_id"), sql.col(TEXT_HASH).alias("done_text"))
-        same = (frame[id_] == done["done_id"]) & (text_hash(frame[text]) == done["done_text"])
+        # by name: on Spark Connect a column of a frame is no longer found once that has been planned again
+        same = (sql.col(id_) == sql.col("done_id")) & (text_hash(sql.col(text)) == sql.col("done_text"))
         return frame.join(done, same, "left_anti")
 
     def append(self, scored: DataFrame, id_: str, text: str, number: int) -> None:
@@ -70,7 +71,8 @@ class Checkpoint:
 
     def _rows(self) -> DataFrame | None:
         try:
-            return self.spark.read.parquet(f"{self.folder}/rows")
+            rows = self.spark.read.parquet(f"{self.folder}/rows")
+            return rows if rows.columns else None  # Spark Connect looks only now
         except AnalysisException:  # no such folder, or no file in it
             return None
 

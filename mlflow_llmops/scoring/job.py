@@ -152,7 +152,7 @@ class Job:
         if results is None:
             return self.predicted(self.frame.limit(0))
         result = results.toDF("done_id", "done_text", *PREDICTED)
-        same = (self.frame[id_] == result["done_id"]) & (text_hash(self.frame[self.text]) == result["done_text"])
+        same = (sql.col(id_) == sql.col("done_id")) & (text_hash(sql.col(self.text)) == sql.col("done_text"))
         joined = self.frame.join(result, same, "left").drop("done_id", "done_text")
         self._check_rate(joined)
         return joined

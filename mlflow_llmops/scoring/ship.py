@@ -6,13 +6,14 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from mlflow_llmops.scoring.model import ResolvedModel
+if TYPE_CHECKING:  # a worker imports this file, and what finds models imports torch
+    from mlflow_llmops.scoring.model import ResolvedModel
 
 KEPT_MODELS = 2
 """A worker process that scores with one version after another keeps so many of them loaded."""
@@ -27,7 +28,7 @@ class Shipped:
     archive: str
 
 
-def ship(spark: SparkSession, model: ResolvedModel) -> Shipped:
+def ship(spark: SparkSession, model: "ResolvedModel") -> Shipped:
     """Hand the model out, once for each version and session."""
     archive = f"llmops-{model.digest}.zip"
     context = getattr(spark, "sparkContext", None)  # Spark Connect has none

@@ -34,7 +34,7 @@ def test_a_resumed_job_scores_new_changed_and_failed_rows_and_no_others(frame, m
     job = {"model_uri": model.uri, "id_col": "id", "checkpoint": str(tmp_path / "kept"), "checkpoint_rows": 4}
     texts = [f"text {i}" for i in range(9)] + ["boom"]
     first = answers(score(frame(texts), **job))
-    assert first == {**{i: 6.0 for i in range(9)}, 9: None}
+    assert first == {**dict.fromkeys(range(9), 6.0), 9: None}
     with pytest.raises(DataError, match=r"^checkpoint=.* holds an earlier job; give resume=true"):
         score(frame(texts), **job)
     before = len(model.asked)

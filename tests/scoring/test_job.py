@@ -1,6 +1,8 @@
 """`score`: order, rows and answers whatever Spark does, and faults that cost what they must and no more."""
 
 import math
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -39,6 +41,11 @@ def rows_of(df, order):
     return sorted(df.collect(), key=lambda row: row[order])  # Spark's own sort would look at its input twice
 
 
+def test_a_worker_imports_no_torch():
+    code = "import sys, mlflow_llmops.scoring.worker; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
 @given(
     picks=st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=1, max_size=60),
     partitions=st.integers(1, 5),
@@ -51,8 +58,12 @@ def test_rows_keep_their_place_and_their_answer(spark, saved, tiny_texts, picks,
     texts = [None if pick is None else tiny_texts.test.texts[pick] for pick in picks]
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", arrow)
     try:
-        frame = spark.createDataFrame(pd.DataFrame({"place": range(len(texts)), "text": pd.Series(texts, dtype=object)}))
-        frame = frame.withColumn("text", sql.col("text").cast("string")).coalesce(1).repartitionByRange(partitions, "place")
+        frame = spark.createDataFrame(
+            pd.DataFrame({"place": range(len(texts)), "text": pd.Series(texts, dtype=object)})
+        )
+        frame = (
+            frame.withColumn("text", sql.col("text").cast("string")).coalesce(1).repartitionByRange(partitions, "place")
+        )
         rows = score(frame, uri, dedupe=dedupe).collect()
     finally:
         spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
@@ -76,9 +87,16 @@ def test_fp32_is_the_same_within_its_tolerance_however_rows_are_dealt_out(spark,
     texts = tiny_texts.train.texts[:200]
     frame = spark.createDataFrame(pd.DataFrame({"place": range(200), "text": texts}))
     answers = []
-    for dealt in (frame.coalesce(1), frame.repartition(2), frame.repartition(16), frame.repartition(3, sql.xxhash64("text"))):
+    for dealt in (
+        frame.coalesce(1),
+        frame.repartition(2),
+        frame.repartition(16),
+        frame.repartition(3, sql.xxhash64("text")),
+    ):
         rows = rows_of(score(dealt, uri), "place")
-        answers.append((np.array([row["prediction"]["score"] for row in rows]), [r["prediction"]["label"] for r in rows]))
+        answers.append(
+            (np.array([row["prediction"]["score"] for row in rows]), [r["prediction"]["label"] for r in rows])
+        )
     for scores, labels in answers[1:]:
         assert labels == answers[0][1]
         assert np.abs(scores - answers[0][0]).max() <= TOLERANCE
@@ -88,8 +106,7 @@ def test_poison_costs_its_own_row_alone(spark, saved):
     uri, model = saved
     good = "oven and butter"
     texts = [good, None, "", "   ", "the boat " * 3000, "a\0b", good, "caf\u00e9 \U0001f600"]
-    frame = spark.createDataFrame(pd.DataFrame({"place": range(8), "text": pd.Series(texts, dtype=object)}))
-    frame = frame.withColumn("text", sql.expr("if(isnan(try_cast(text as double)), null, text)"))
+    frame = spark.createDataFrame(list(enumerate(texts)), "place long, text string")
     # lone surrogates, as a writer with another idea of UTF-8 leaves them
     frame = frame.union(spark.sql("select 8L as place, cast(unhex('6162EDA080') as string) as text")).coalesce(1)
     rows = rows_of(score(frame, uri).drop("text"), "place")
