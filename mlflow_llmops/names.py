@@ -59,6 +59,7 @@ LOW, HIGH = "_low", "_high"
 
 SCORED_ROWS = "scoring/rows"
 SCORED_ROWS_PER_S = "scoring/rows_per_s"
+SCORED_ERRORS = "scoring/errors"
 
 # metrics of a training, each behind the stage that it is of, as train/loss
 TRAIN, RECOVER, FROM_SCRATCH = "train", "recover", "from_scratch"
@@ -111,6 +112,8 @@ ENDPOINT = "llmops.endpoint"
 GIT_COMMIT = "llmops.git_commit"
 KEPT_PREFIX = "llmops.kept."
 CONTINUED_IN = "llmops.continued_in"
+SCORED_VERSION = "llmops.scored_version"
+SCORED_DIGEST = "llmops.scored_digest"
 HARDWARE = "llmops.hardware"
 HARDWARE_PREFIX = "llmops.hardware."
 HARDWARE_WARNING = "llmops.hardware_warning"

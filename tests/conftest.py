@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -134,6 +135,17 @@ def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         mlflow.end_run("FAILED")
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(before)
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """One for all tests, on two cores; a task that fails is tried again."""
+    from mlflow_llmops.scoring.table import spark_session
+
+    session = spark_session("local[2, 2]")
+    session.conf.set("spark.sql.shuffle.partitions", "2")
+    yield session
+    session.stop()
 
 
 @pytest.fixture(scope="session")

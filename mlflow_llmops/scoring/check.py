@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,54 +15,80 @@ from mlflow_llmops.errors import DataError
 READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 TEXT = "string"
 PREDICTION = "prediction"
-"""The column that scoring adds."""
+ADDED = (PREDICTION, f"{PREDICTION}_error", f"{PREDICTION}_meta")
+"""The columns that scoring adds."""
+TABLE, DELTA = "table:", "delta:"
+"""Before the name of a table of the catalogue, and before a folder of Delta Lake."""
 
 
-def check_tables(source: str | None, output: str, input_col: str | None = None) -> None:
-    """Look at what a job would read and write; `source=None` is no input yet, paths with a scheme are left to Spark.
+def check_tables(
+    source: str | None,
+    output: str,
+    input_col: str | None = None,
+    added: Sequence[str] = ADDED,
+    id_col: str | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Look at what a job would read and write; `source=None` is no input yet, what is no path on this machine is left
+    to Spark.
 
-    Raises DataError for an input that is not there or has no text column `input_col` (None: not looked at), and for
-    an output that is no earlier result of ours or cannot be written.
+    Raises DataError for an input that is not there or has no text column `input_col` (None: not looked at), for an
+    output that is no earlier result of ours or cannot be written, and for any that exists unless `overwrite`.
     """
     target = Path(output).resolve()
-    here = source is not None and "://" not in source
+    here = source is not None and is_path(source)
     if here:
-        _check_input(str(source), Path(str(source)).resolve(), input_col)
-    if "://" in output:
+        _check_input(str(source), Path(str(source)).resolve(), input_col, added, id_col)
+    if not is_path(output):
         return
     if here and _overlap(Path(str(source)).resolve(), target):
         raise DataError(f"score_output={output} holds or lies in score_input={source}; write elsewhere")
     if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / "_SUCCESS").exists()):
         raise DataError(f"score_output={output} exists and is no table that Spark wrote; remove it, or write elsewhere")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise DataError(f"score_output={output} exists; give overwrite=true to replace it, or write elsewhere")
     _check_writable(output, target)
+
+
+def is_path(place: str) -> bool:
+    """And not a table's name, or something with a scheme."""
+    return "://" not in place and not place.startswith((TABLE, DELTA))
 
 
 def _overlap(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-def _check_input(source: str, given: Path, input_col: str | None) -> None:
+def _check_input(source: str, given: Path, input_col: str | None, added: Sequence[str], id_col: str | None) -> None:
     if not given.exists():
         raise DataError(f"score_input={source}: there is no such file; check the path (seen from {Path.cwd()})")
     if given.suffix.lower() not in READERS:
-        raise DataError(f"score_input={source}: give a {', '.join(READERS)} file")
+        raise DataError(
+            f"score_input={source}: give a {', '.join(READERS)} file, {TABLE}name for a table, or {DELTA}folder"
+        )
     if input_col is None:
         return
     try:
-        types = _types(given, input_col)
+        types = _types(given, input_col, id_col)
     except UnicodeDecodeError as error:
         raise DataError(f"score_input={source} is not UTF-8; convert it, for example with iconv -t UTF-8") from error
     except (pa.ArrowException, OSError, csv.Error) as error:
         raise unreadable(source, str(error)) from error
-    check_column(source, input_col, types)
+    check_columns(source, types, input_col, added, id_col)
 
 
-def check_column(source: str, input_col: str, types: Mapping[str, str]) -> None:
-    """Raises DataError where `input_col` is not there or no text, or where the column that scoring adds is taken."""
-    if input_col not in types:
-        raise DataError(f"input_col={input_col}: {source} has no such column; it has: {', '.join(types)}")
-    if PREDICTION in types:
-        raise DataError(f"score_input={source} has a column {PREDICTION} already, which scoring adds; rename it")
+def check_columns(
+    source: str, types: Mapping[str, str], input_col: str, added: Sequence[str] = ADDED, id_col: str | None = None
+) -> None:
+    """Raises DataError where a column is not there or no text, or where one that scoring adds is taken."""
+    for option, name in {"input_col": input_col, "id_col": id_col}.items():
+        if name is not None and name not in types:
+            raise DataError(f"{option}={name}: {source} has no such column; it has: {', '.join(types)}")
+    for name in added:
+        if name in types:
+            raise DataError(
+                f"score_input={source} has a column {name} already, which scoring adds; rename it, or change output_col"
+            )
     if types[input_col] != TEXT:
         raise DataError(
             f"input_col={input_col}: this column of {source} holds {types[input_col]}, not text; "
@@ -81,7 +107,7 @@ def _check_writable(output: str, target: Path) -> None:
             raise DataError(f"score_output={output} cannot be written: {nearest}: {error.strerror}") from error
 
 
-def _types(given: Path, input_col: str) -> dict[str, str]:
+def _types(given: Path, input_col: str, id_col: str | None) -> dict[str, str]:
     """The columns and what they hold, from the head of a file or of a folder as Spark writes them."""
     inside = (path for path in sorted(given.rglob("*")) if path.is_file())
     visible = (path for path in inside if not any(part[0] in "._" for part in path.relative_to(given).parts))
@@ -98,10 +124,10 @@ def _types(given: Path, input_col: str) -> dict[str, str]:
                     pass
         with _open(files[0]) as lines:
             return dict.fromkeys(next(csv.reader(lines), []), TEXT)
-    return _json_types(files, input_col)
+    return _json_types(files, input_col, id_col)
 
 
-def _json_types(files: list[Path], input_col: str) -> dict[str, str]:
+def _json_types(files: list[Path], input_col: str, id_col: str | None) -> dict[str, str]:
     """Reads on until it meets a text in `input_col`: Spark looks at all rows, and one text makes a text column."""
     types: dict[str, str] = {}
     for path in files:
@@ -116,7 +142,7 @@ def _json_types(files: list[Path], input_col: str) -> dict[str, str]:
                         types.setdefault(name, TEXT)
                     else:
                         types[name] = TEXT if isinstance(value, str) else type(value).__name__
-                if isinstance(row, dict) and isinstance(row.get(input_col), str):
+                if isinstance(row, dict) and isinstance(row.get(input_col), str) and (id_col or input_col) in types:
                     return types
     return types
 

@@ -1,4 +1,4 @@
-"""Score a table with a registered version through MLflow's own `spark_udf`."""
+"""Score a table of the disk or the catalogue into another one."""
 
 import os
 import re
@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
-from mlflow.types.schema import Array
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as sql
-from pyspark.sql.types import ArrayType, DataType, StringType, StructField, StructType
 
-from mlflow_llmops.errors import DataError, ModelError
-from mlflow_llmops.scoring.check import PREDICTION, READERS, TEXT, check_column, check_tables, unreadable
-from mlflow_llmops.tracking.signature import RESULT_TYPES
+from mlflow_llmops.errors import DataError
+from mlflow_llmops.scoring.check import DELTA, READERS, TABLE, check_tables, unreadable
+from mlflow_llmops.scoring.failures import told
+from mlflow_llmops.scoring.job import Job, check_frame
+from mlflow_llmops.scoring.model import ResolvedModel, resolve
+from mlflow_llmops.scoring.options import Options
+from mlflow_llmops.scoring.output import absolute, check_table, without_delta, write
+from mlflow_llmops.scoring.progress import counters_of, shown
 
 UNREADABLE = re.compile(r"\[(?:PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA|FAILED_READ_FILE|COLUMN_ALREADY_EXISTS)\b.*")
 """How Spark begins to say what is wrong with a file, and not with us."""
+LOCAL = "local[*, 4]"
+"""A task whose worker dies is tried again, as on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -31,100 +35,92 @@ class Scored:
     """What a scoring job did."""
 
     rows: int
+    errors: int
+    scored: int
+    """Rows of this time; the others were in the checkpoint."""
     seconds: float
-    output: Path
+    output: str
+    model: ResolvedModel
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.scored / self.seconds
 
 
 def spark_session(master: str = "") -> SparkSession:
-    """The active session, or a new one on `master`; `local[*]` where nothing says otherwise."""
+    """The active session, or a new one on `master`; all cores of this machine where nothing says otherwise."""
     # The workers must be this Python: PATH may have another one first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("mlflow-llmops score")
-    builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "true")
-    session = builder.master(master or os.environ.get("MASTER", "local[*]")).getOrCreate()
+    builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
+    session = builder.master(master or os.environ.get("MASTER", LOCAL)).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
 
 
 def score_table(
     spark: SparkSession,
-    model_uri: str,
+    model: str | ResolvedModel,
     source: str,
     output: str,
     input_col: str = "text",
-    task: str = "text-classification",
+    overwrite: bool = False,
+    **options: Any,
 ) -> Scored:
-    """Read `source`, add a struct column `prediction`, write `output` as Parquet; an output that exists is replaced.
+    """Read `source`, add the columns that `mlflow_llmops.scoring.score` adds, and write `output`.
 
-    A row with a null text gets a null prediction, whatever the model.
+    Both are a file or folder of Parquet, CSV or JSONL by its suffix (an output without one: Parquet), `table:name` or
+    `delta:folder`. Options are those of `score`.
 
-    Raises DataError for a file or a column that is not there or holds something else.
+    Raises DataError for a file or a column that is not there or holds something else, and where too many rows failed.
     """
-    check_tables(source, output, input_col)
+    settings = Options(input_col=input_col, **options)
+    check_tables(source, output, input_col, settings.added, settings.id_col, overwrite)
     with _reading(source):
         frame = read_table(spark, source)
-        types = {field.name: field.dataType for field in frame.schema}
-        check_column(source, input_col, {name: _name_of(type_) for name, type_ in types.items()})
-        with _unshipped():
-            result = RESULT_TYPES.get(task) or _result_type(model_uri)
-            predict = mlflow.pyfunc.spark_udf(spark, model_uri, result_type=result, env_manager="local")
-        text = sql.col(f"`{input_col.replace('`', '``')}`")
-        # A Python UDF runs on the rows that `when` leaves out too, and a null fails the whole batch of a torch model.
-        prediction = sql.when(text.isNotNull(), predict(sql.coalesce(text, sql.lit(""))))
+        check_frame(frame, settings, source)
+        check_table(spark, output, overwrite)
+        found = model if isinstance(model, ResolvedModel) else resolve(model)
         start = time.perf_counter()
-        frame.withColumn(PREDICTION, prediction).write.mode("overwrite").parquet(_absolute(output))
+        job = Job(frame, found, settings, counters_of(spark))
+        seen = Observation()
+        wanted = [sql.count(sql.lit(1)).alias("rows"), sql.count("error").alias("errors")]
+        if settings.checkpoint:
+            finished = job.finished()
+            write(job.named(finished.observe(seen, *wanted)), output, overwrite)
+        else:
+            scored = job.predicted(job.frame).observe(seen, *wanted)
+            with told(), shown(job.counters, job.count()):
+                write(job.named(scored), output, overwrite)
         seconds = time.perf_counter() - start
-    return Scored(spark.read.parquet(_absolute(output)).count(), seconds, Path(output))
-
-
-@contextmanager
-def _unshipped() -> Iterator[None]:
-    """MLflow puts the driver's OPENAI_* variables, the key with them, into the UDF that it ships: hide them meanwhile.
-    Local workers have them from the environment that Spark was started in."""
-    hidden = {name: value for name, value in os.environ.items() if name.startswith("OPENAI_")}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-def _result_type(model_uri: str) -> DataType:
-    """What the model's signature says that it gives."""
-    signature = mlflow.models.get_model_info(model_uri).signature
-    if signature is None or signature.outputs is None:
-        raise ModelError(f"model={model_uri} has no signature of its outputs; log it with one")
-    columns: list[Any] = signature.outputs.inputs
-    if [column.name for column in columns] == [None]:
-        return _spark_type(columns[0].type)
-    return StructType([StructField(column.name, _spark_type(column.type)) for column in columns])
-
-
-def _spark_type(type_: Any) -> DataType:
-    """Of a scalar or of an array of them, which MLflow's own conversion does not know."""
-    scalar: Any = type_.dtype if isinstance(type_, Array) else type_
-    return ArrayType(scalar.to_spark()) if isinstance(type_, Array) else scalar.to_spark()
+    counted = seen.get
+    rows, errors = int(counted.get("rows", 0)), int(counted.get("errors", 0))
+    job.check_rate(rows, errors, f"they are in {output}, with their errors")
+    return Scored(rows, errors, rows - job.before, seconds, output, found)
 
 
 def read_table(spark: SparkSession, source: str) -> DataFrame:
-    """A Parquet, CSV or JSONL file or folder. Raises DataError where it is not there, broken or of no such type."""
+    """A Parquet, CSV or JSONL file or folder, a table of the catalogue, or a folder of Delta Lake.
+
+    Raises DataError where it is not there, broken or of no such type.
+    """
+    if source.startswith(TABLE):
+        try:
+            return spark.table(source.removeprefix(TABLE))
+        except AnalysisException as error:
+            raise DataError(f"score_input={source}: the catalogue has no such table; check its name") from error
+    if source.startswith(DELTA):
+        try:
+            return spark.read.format("delta").load(absolute(source.removeprefix(DELTA)))
+        except PySparkException as error:
+            raise without_delta("score_input", source, error) from error
     kind = READERS.get(Path(source).suffix.lower())
     if kind is None:
-        raise DataError(f"score_input={source}: give a {', '.join(READERS)} file")
+        raise DataError(f"score_input={source}: give a {', '.join(READERS)} file, {TABLE}name or {DELTA}folder")
     reader = spark.read.option("header", "true").option("multiLine", str(kind == "csv").lower())
     reader = reader.option("escape", '"')  # a quote inside a field is doubled, as pandas and spreadsheets write it
     with _reading(source):
-        return reader.format(kind).load(_absolute(source))
-
-
-def _absolute(path: str) -> str:
-    """Spark takes a relative path as seen from the folder that its JVM was started in, which may be another one."""
-    return path if "://" in path else str(Path(path).absolute())
-
-
-def _name_of(type_: DataType) -> str:
-    return TEXT if isinstance(type_, StringType) else type_.simpleString()
+        return reader.format(kind).load(absolute(source))
 
 
 @contextmanager

@@ -196,8 +196,8 @@ def _promote(name: str, winner: Row, max_quality_drop: float) -> None:
 def _score(name: str, score_input: str | None, score_output: str, data: Splits, text_column: str) -> Outcome:
     champion = f"models:/{name}@{names.CHAMPION}"
     if score_input:
-        return score(champion, score_input, score_output, text_column)
+        return score(champion, score_input, score_output, text_column, overwrite=True)
     with tempfile.TemporaryDirectory(prefix="llmops-score-") as folder:
         path = Path(folder) / "test.parquet"
         pd.DataFrame({text_column: data.test.texts}).to_parquet(path)
-        return score(champion, str(path), score_output, text_column)
+        return score(champion, str(path), score_output, text_column, overwrite=True)

@@ -4,26 +4,17 @@ import gzip
 import os
 from pathlib import Path
 
-import cloudpickle
 import mlflow
 import pandas as pd
 import pytest
 
 from mlflow_llmops.errors import DataError
-from mlflow_llmops.flavors import _chains, exported_text, langchain_chain, openai_chat, text
+from mlflow_llmops.flavors import _chains, exported_text, langchain_chain, text
 from mlflow_llmops.flavors._chain_settings import ENCODER, INDEX, WRITER, ChainSettings
-from mlflow_llmops.flavors._chat_settings import ChatSettings
 from mlflow_llmops.models.embedder import save_embedder
-from mlflow_llmops.scoring.table import check_tables, read_table, score_table, spark_session
+from mlflow_llmops.scoring.table import check_tables, read_table, score_table
 
 pytestmark = pytest.mark.spark
-
-
-@pytest.fixture(scope="session")
-def spark():
-    session = spark_session("local[2]")
-    yield session
-    session.stop()
 
 
 @pytest.fixture
@@ -219,18 +210,6 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_key_of_an_endpoint_is_not_shipped(spark, openai_server, store):
-    from mlflow_llmops.scoring.table import _unshipped
-
-    openai_chat.save_model(ChatSettings("m", "{text}", base_url=openai_server.url), Path("saved"))
-    shipped = cloudpickle.dumps(mlflow.pyfunc.spark_udf(spark, "saved", "string").func)
-    assert openai_server.key.encode() in shipped  # what MLflow does by itself
-    with _unshipped():
-        shipped = cloudpickle.dumps(mlflow.pyfunc.spark_udf(spark, "saved", "string").func)
-    assert openai_server.key.encode() not in shipped
-    assert os.environ["OPENAI_API_KEY"] == openai_server.key
-
-
 @pytest.mark.slow
 def test_a_chain_gives_answers_with_their_sources(spark, store, tiny_model, tiny_decoder, tmp_path):
     settings = ChainSettings("rag", max_new_tokens=4, top_k=1)
@@ -244,7 +223,7 @@ def test_a_chain_gives_answers_with_their_sources(spark, store, tiny_model, tiny
     langchain_chain.save_model(folder, tmp_path / "saved")
     frame = pd.DataFrame({"id": range(3), "text": ["the oven with butter", None, "a boat in the harbour"]})
     frame.to_parquet("in.parquet")
-    score_table(spark, str(tmp_path / "saved"), "in.parquet", "out.parquet", task="chain")
+    score_table(spark, str(tmp_path / "saved"), "in.parquet", "out.parquet")
     scored = pd.read_parquet("out.parquet").sort_values("id")["prediction"].tolist()
     alone = langchain_chain.load_model(str(tmp_path / "saved")).predict(frame["text"])
     assert [None if row is None else list(row["sources"]) for row in scored] == [["kitchen"], None, ["sea"]]

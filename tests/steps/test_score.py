@@ -41,10 +41,10 @@ def test_a_mistake_in_the_column_is_told_before_spark_starts(table, no_spark):
 
 
 @pytest.mark.spark
-def test_a_version_scores_and_the_run_says_what_it_was_asked(table, tiny_exported):
+def test_a_version_scores_and_the_run_says_what_it_was_asked(spark, table, tiny_exported):
     with mlflow.start_run():
         register(exported_text.log_model(tiny_exported.folder).model_uri, "m", {})
-    outcome = score("models:/m/1", table, "out", "body", "local[2]")
+    outcome = score("models:/m/1", table, "out", "body")
     params = mlflow.get_run(outcome.run_id).data.params
     assert params["score.model"] == "models:/m/1"
     assert params["score.input_col"] == "body"
@@ -53,7 +53,7 @@ def test_a_version_scores_and_the_run_says_what_it_was_asked(table, tiny_exporte
 
 
 @pytest.fixture
-def writer(store, tiny_decoder):
+def writer(spark, store, tiny_decoder):
     """Version 1 of a causal model."""
     with mlflow.start_run():
         register(text.log_model(tiny_decoder, "model").model_uri, "writer", {})
@@ -63,7 +63,7 @@ def writer(store, tiny_decoder):
 def completed(model, table: str, prompts: list) -> list:
     """What `score` gives each of `prompts`, in their order."""
     pd.DataFrame({"id": range(len(prompts)), "text": prompts}).to_parquet(table)
-    score(model, table, "written", master="local[2]")
+    score(model, table, "written")
     return pq.read_table("written").sort_by("id")["prediction"].to_pylist()
 
 

@@ -1,0 +1,22 @@
+"""What an error of a row may say: one line, and no secret that this process knows."""
+
+import os
+import re
+
+MOST_LETTERS = 500
+SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
+"""How variables end that hold what must stand in no table."""
+
+
+def said_of(error: BaseException) -> str:
+    """Its kind and first words."""
+    return f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": ")
+
+
+def one_line(text: str) -> str:
+    """Short, without line breaks, and with *** for every secret of the environment."""
+    line = " ".join(text.split())
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET.search(name):
+            line = line.replace(value, "***")
+    return line[:MOST_LETTERS]
