@@ -101,6 +101,11 @@ PROMOTED_FROM = "llmops.promoted_from"
 PROMOTED_WHY = "llmops.promoted_why"
 PROMOTED_TO = "llmops.promoted_to"
 REPLACED_BY = "llmops.replaced_by"
+MODEL_CARD = "llmops.model_card"
+LICENCE = "llmops.licence"
+
+# tags of registered models
+EVENT_PREFIX = "llmops.event."
 
 # artifacts
 REPORT = "report.md"
@@ -114,6 +119,10 @@ PARETO_PNG = "pareto.png"
 PARETO_HTML = "pareto.html"
 CONTROL = "accuracy_control.json"
 GATE = "gate.json"
+GATE_TABLE = "gate.md"
+DOCTOR = "doctor.json"
+CARD = "model_card.json"
+CARD_TEXT = "model_card.md"
 KEPT = "kept"
 MODEL = "model"
 
