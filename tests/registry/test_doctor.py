@@ -5,10 +5,13 @@ import json
 import signal
 
 import pytest
+from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
+from mlflow_llmops.cli import main
+from mlflow_llmops.measure.gates import Reason
 from mlflow_llmops.registry import promotion
 from mlflow_llmops.registry.places import look
 
@@ -173,3 +176,32 @@ def test_a_store_without_stages_is_mended_by_alias_and_tags(store, registered, m
     assert (champion("m"), promotion.faults("m")) == ("2", [])
     assert promotion.rollback("m", PLACE, "slow", "run") == ("1", "2")
     assert (champion("m"), promotion.faults("m")) == ("1", [])
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_a_real_server_with_postgresql_behind_it_keeps_all_of_this(server, registered, at_work):
+    promote(registered("r1"), "1")
+    check_races([json.loads(line) for line in at_work("race", "1")], 1)
+
+    one_model_a_kill(registered, "rollback")
+    check_kills(at_work("kill", "rollback", str(MOST_WRITES + 1)), "rollback")
+
+    # as a user does, with reasons as long as they get
+    run = CliRunner().invoke
+    reasons = [Reason("quality", "x" * 6000, True)]
+    promotion.promote(registered("m"), "1", PLACE, reasons, "run")
+    promotion.promote("m", "2", PLACE, reasons, "run")
+    done = run(main, ["rollback", "--name", "m", "--why", "zu langsam, né"])
+    assert "version 1 of m is in Production again, alias champion; version 2 is archived" in done.output
+    MlflowClient().set_registered_model_alias("m", names.CHAMPION, "3")
+    sick = run(main, ["doctor", "--name", "m"])
+    assert sick.exit_code == 4
+    assert "alias champion is at version 3" in sick.output
+    mended = run(main, ["doctor", "--name", "m", "--mend"])
+    assert (mended.exit_code, champion("m")) == (0, "1")
+    assert run(main, ["doctor", "--name", "m"]).exit_code == 0
+    told = run(main, ["history", "--name", "m"])
+    assert told.exit_code == 0
+    assert told.output.count("Production") >= 3
+    assert "rollback" in told.output

@@ -1,4 +1,4 @@
-"""Who held what follows from the events alone, in their order, and those that were decided on a wrong view count not."""
+"""Who held what follows from the events alone, and those that were decided on a view that was wrong do not count."""
 
 import json
 from dataclasses import replace
