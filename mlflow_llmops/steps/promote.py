@@ -139,8 +139,8 @@ def _measure_again(
     stored = _evidence(candidate.tags)
     before = [stored["baseline"]] if stored and stored["baseline"] in places.versions else []
     rival = next((each for each in (*_rivals(places, version, to), *before) if each != version), None)
-    if rival is None:
-        return (), [Reason(AGAIN, "there is nothing to measure it against: run the compare step first", False)]
+    if rival is None:  # where there is no evidence at all, the gate says already what to do
+        return (), [Reason(AGAIN, "there is no version to measure it against", False)] if stored else []
     known = given or known_data(candidate)
     if known is None:
         said = f"no run says which data version {version} was made with: give data=..., as for the compare step"
