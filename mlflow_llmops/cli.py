@@ -61,6 +61,7 @@ def _command(verb: str) -> click.Command:
             default=parameter.default,
             required=parameter.default is None,
             show_default=parameter.default not in (None, ""),
+            **_switch(parameter.default),
         )
         for parameter in parameters_of(verb)
     ]
@@ -69,6 +70,11 @@ def _command(verb: str) -> click.Command:
         _run(verb, values)
 
     return click.Command(verb, params=list(options), callback=call, help=STEPS[verb].text)
+
+
+def _switch(default: str | None) -> dict[str, Any]:
+    """The name alone, without a value, turns on what is off."""
+    return {"is_flag": False, "flag_value": "True"} if default == "False" else {}
 
 
 def _run(verb: str, values: dict[str, str]) -> None:

@@ -46,6 +46,14 @@ class GateFailed(LLMOpsError):
     """What was measured, for the terminal."""
 
 
+class NotMended(LLMOpsError):
+    """The registry's places are not as the record of promotions has them, and stay so."""
+
+    exit_code = 4
+    shown: tuple[object, ...] = ()
+    """What was found, for the terminal."""
+
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

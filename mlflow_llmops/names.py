@@ -131,6 +131,11 @@ PROMOTED_FROM = "llmops.promoted_from"
 PROMOTED_WHY = "llmops.promoted_why"
 PROMOTED_TO = "llmops.promoted_to"
 REPLACED_BY = "llmops.replaced_by"
+MODEL_CARD = "llmops.model_card"
+LICENCE = "llmops.licence"
+
+# tags of registered models
+EVENT_PREFIX = "llmops.event."
 
 # artifacts
 REPORT = "report.md"
@@ -147,6 +152,10 @@ CONTROL = "accuracy_control.json"
 FRACTION_SEARCH = "fraction_search.json"
 FRACTION_CURVE_PNG = "fraction_curve.png"
 GATE = "gate.json"
+GATE_TABLE = "gate.md"
+DOCTOR = "doctor.json"
+CARD = "model_card.json"
+CARD_TEXT = "model_card.md"
 KEPT = "kept"
 MODEL = "model"
 EXAMPLES = "examples.json"

@@ -23,6 +23,8 @@ class Reason:
     check: str
     measured: str
     passed: bool
+    about_evidence: bool = False
+    """It failed for want of evidence that applies, so measuring again may tell; a bound that was missed stays so."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ def judge(evidence: Evidence, limits: Limits, data_fingerprint: str, hardware: s
     data the candidate was made with; unknown ones match nothing.
     """
     same = bool(data_fingerprint) and evidence.data_fingerprint == data_fingerprint
-    reasons = [Reason("measured on the same data", evidence.data_fingerprint or "unknown", same)]
+    said = evidence.data_fingerprint or "unknown"
+    # measuring again finds the data that are known, not those that are not
+    reasons = [Reason("measured on the same data", said, same, not same and bool(data_fingerprint))]
     metrics = evidence.metrics
     if limits.max_quality_drop is not None or limits.min_speedup is not None:
-        reasons.append(Reason("compared with another version", evidence.baseline, evidence.baseline_counts))
+        counts = evidence.baseline_counts
+        reasons.append(Reason("compared with another version", evidence.baseline, counts, not counts))
     if limits.max_quality_drop is not None:
         floor = -limits.max_quality_drop
         reasons.append(
@@ -77,12 +82,12 @@ def judge(evidence: Evidence, limits: Limits, data_fingerprint: str, hardware: s
         )
     if timed:
         same = bool(evidence.hardware) and evidence.hardware == hardware
-        reasons.append(Reason("timed on this hardware", evidence.hardware or "unknown", same))
+        reasons.append(Reason("timed on this hardware", evidence.hardware or "unknown", same, not same))
     return [*reasons, *timed]
 
 
 def _bound(metrics: Mapping[str, float], name: str, end: str, check: str, holds) -> Reason:  # type: ignore[no-untyped-def]
     worst, value = metrics.get(name + end), metrics.get(name)
     if worst is None or value is None or not math.isfinite(worst) or not math.isfinite(value):
-        return Reason(check, f"{name} was not measured", False)
+        return Reason(check, f"{name} was not measured", False, True)
     return Reason(check, f"{value:.4g}, {end.removeprefix('_')} end of the interval {worst:.4g}", bool(holds(worst)))

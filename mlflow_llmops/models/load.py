@@ -1,5 +1,6 @@
 """Read a model from a folder or a Hugging Face id, or make a small one; MLflow's references are folders by now."""
 
+import json
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -58,6 +59,8 @@ def load(
         raise ModelError(f"model={named}: the folder holds no config.json, so it is no saved transformers model")
     task_named(task)
     options = {"trust_remote_code": trust_remote_code}
+    if not trust_remote_code:
+        _check_no_code(model, tokenizer, named)
     try:
         config = AutoConfig.from_pretrained(model, **options)
     except UNREADABLE as error:
@@ -70,6 +73,22 @@ def load(
     pieces = _tokenizer(model, tokenizer, named, options)
     trained_next = bool(labels) or texts is not None
     return _load_torch(model, task, labels, named, config, pieces, options, trained_next)
+
+
+def _check_no_code(model: str, tokenizer: str | None, named: str) -> None:
+    """Raises ModelError for a folder that brings Python code: transformers leaves it aside where it knows the kind of
+    the model, and what is loaded is another network than the one that was meant."""
+    for folder, file in ((model, "config.json"), (tokenizer or model, "tokenizer_config.json")):
+        path = Path(folder) / file
+        try:
+            described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError:  # told with more words where it is read
+            continue
+        if isinstance(described, dict) and described.get("auto_map"):
+            raise ModelError(
+                f"model={named} brings Python code of its own (auto_map in its {file}), which runs only with "
+                "trust_remote_code=true: give that if you trust its source"
+            )
 
 
 def _builtin(model: str, task: str, labels: tuple[str, ...], texts: Texts | None) -> TextModel:

@@ -17,6 +17,11 @@ def register(model_uri: str, name: str, tags: Mapping[str, str]) -> str:
     return str(version.version)
 
 
+def describe(name: str, version: str, text: str) -> None:
+    """Say in short what a version is, where the UI shows it first."""
+    MlflowClient().update_model_version(name, version, text[:5000])
+
+
 def get_version(name: str, version: str) -> ModelVersion:
     """Raises ConfigError for what is no version's number and, naming those there are, for one not registered."""
     if not re.fullmatch("[1-9][0-9]*", version):  # the store takes '02' too, and nothing we wrote is under that name

@@ -30,6 +30,11 @@ STEPS = {
     "export": Step(_COMPRESS, "Move the model to a faster runtime at full precision.", True),
     "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),
     "promote": Step("mlflow_llmops.steps.promote:promote", "Take a version past the gate to Staging or Production."),
+    "rollback": Step("mlflow_llmops.steps.rollback:rollback", "Give a place back to the version that held it before."),
+    "history": Step("mlflow_llmops.steps.history:history", "Print who held which place, from when to when."),
+    "doctor": Step(
+        "mlflow_llmops.steps.doctor:doctor", "Find stages, aliases and tags that differ from the record, and mend them."
+    ),
     "score": Step("mlflow_llmops.steps.score:score", "Score a table with a registered version through Spark."),
     "register_openai": Step(
         "mlflow_llmops.steps.register_openai:register_openai",

@@ -23,7 +23,7 @@ from mlflow_llmops.methods.method import Method
 from mlflow_llmops.methods.prune._pruning import Pruning
 from mlflow_llmops.methods.quantize._quantization import Quantization
 from mlflow_llmops.models.text_model import TextModel
-from mlflow_llmops.registry.versions import register
+from mlflow_llmops.registry.versions import describe, register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
 from mlflow_llmops.steps._beside import measure_beside
 from mlflow_llmops.steps._hardware import hardware_warning, tell
@@ -32,6 +32,8 @@ from mlflow_llmops.steps._pruned import apply_pruning
 from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
 from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
+from mlflow_llmops.tracking.card import ModelCard, card_uri, log_card
+from mlflow_llmops.tracking.licence import licence_of
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
 from mlflow_llmops.tracking.report import Row, markdown
@@ -51,6 +53,7 @@ class Link:
     rows: tuple[Row, ...]
     tags: Mapping[str, str]
     """What a version of it says about itself."""
+    card: ModelCard
     version: str | None = None
 
 
@@ -120,7 +123,24 @@ def apply_method(
         names.DATA_FINGERPRINT: data.fingerprint,
         **_lineage(source),
     }
-    return Link(name, run_id, logged, measured, said, rows, tags)
+    card = ModelCard(
+        name,
+        tags[names.CHAIN],
+        {option.name: getattr(method, option.name) for option in method.options()} | {"seed": seed},
+        made.task,
+        made.kind,
+        made.labels,
+        source.reference,
+        source.model_id,
+        tags.get(names.LICENCE),
+        said,
+        rows,
+        {"source": data.source, "fingerprint": data.fingerprint}
+        | {split: getattr(data, split).fingerprint for split in ("train", "dev", "test")},
+        run_id,
+        logged.reference,
+    )
+    return Link(name, run_id, logged, measured, said, rows, tags, card)
 
 
 def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: int) -> Bounded:
@@ -133,14 +153,20 @@ def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: in
 
 
 def registered(link: Link, name: str) -> Link:
-    """Its model as a new version of `name`."""
-    return replace(link, version=register(link.result.reference, name, link.tags))
+    """Its model as a new version of `name`, whose card is there before it and has its number after."""
+    card = replace(link.card, name=name)
+    log_card(card)
+    tags = {**link.tags, names.MODEL_CARD: card_uri(card.run_id)}
+    card = replace(card, version=register(link.result.reference, name, tags))
+    log_card(card)
+    describe(name, card.version, card.short())
+    return replace(link, version=card.version, card=card)
 
 
 def _lineage(source: LoadedModel) -> dict[str, str]:
     """An alias moves, so the logged model behind it is kept too."""
-    known = {names.SOURCE_MODEL_ID: source.model_id} if source.model_id else {}
-    return {names.SOURCE_MODEL: source.reference, **known}
+    known = {names.SOURCE_MODEL_ID: source.model_id, names.LICENCE: licence_of(source)}
+    return {names.SOURCE_MODEL: source.reference, **{key: value for key, value in known.items() if value}}
 
 
 def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:

@@ -23,6 +23,7 @@ TextColumn = Annotated[str, "the column that holds the texts"]
 LabelColumn = Annotated[str, "the column that holds the labels; text-generation looks at none"]
 Overlap = Annotated[Literal["drop", "error", "allow"], "what to do with texts that stand in more than one split"]
 RegisterAs = Annotated[str | None, "registered model that gets the result as a new version; auto: none"]
+RegisteredModel = Annotated[str, "registered model"]
 Seed = Annotated[int, "seed of everything random", Ge(0), Lt(2**32)]
 MeasureSeconds = Annotated[float, "time for measuring speed, for all models of a run together", Gt(0)]
 MaxQualityDrop = Annotated[

@@ -173,7 +173,7 @@ def _choose(rows: list[Row], name: str, max_quality_drop: float) -> tuple[Row, s
     limits = Limits(max_quality_drop=max_quality_drop)
     refused = []
     for row in sorted(rows[1:], key=lambda row: -_speedup(row).value):
-        reasons = weigh(name, row.version, limits, made_from_counts=True)
+        reasons = weigh(name, row.version, limits, made_from_counts=True, to=names.PRODUCTION)
         if all(reason.passed for reason in reasons):
             return row, f"is the fastest that passes the gate, {_speedup(row)} times the teacher's throughput"
         failed = next(reason for reason in reasons if not reason.passed)
@@ -190,7 +190,7 @@ def _speedup(row: Row) -> Estimate:
 
 def _promote(name: str, winner: Row, max_quality_drop: float) -> None:
     for stage in (names.STAGING, names.PRODUCTION):
-        promote(name, winner.version, stage, max_quality_drop, made_from_counts=True)
+        promote(name, winner.version, stage, max_quality_drop, remeasure="never", made_from_counts=True)
 
 
 def _score(name: str, score_input: str | None, score_output: str, data: Splits, text_column: str) -> Outcome:

@@ -53,7 +53,7 @@ def start_run(
 
 def _begin(name: str, nested: bool, inside_project: bool, resume: str | None) -> ActiveRun:
     """A new run, or the project's own. Raises ConfigError for a tracking store that cannot be used."""
-    try:
+    with usable_store():
         if not inside_project and not nested and "MLFLOW_EXPERIMENT_ID" not in os.environ:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         if resume is None:
@@ -62,6 +62,13 @@ def _begin(name: str, nested: bool, inside_project: bool, resume: str | None) ->
             mlflow.MlflowClient().set_tag(os.environ["MLFLOW_RUN_ID"], names.CONTINUED_IN, resume)
         _check_interrupted(resume, name)
         return mlflow.start_run(run_id=resume, nested=nested)
+
+
+@contextmanager
+def usable_store() -> Iterator[None]:
+    """Raises ConfigError for a tracking store that cannot be used inside."""
+    try:
+        yield
     # a scheme or answer, a folder, a database driver, a database: each fails in its own way
     except (MlflowException, OSError, ImportError, SQLAlchemyError) as error:
         uri, first = (re.sub("//[^/@ ]*@", "//***@", text) for text in (mlflow.get_tracking_uri(), _first(error)))

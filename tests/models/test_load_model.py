@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,29 @@ def test_an_unknown_task_names_the_known(folder):
 def test_the_builtin_encoder_needs_texts_to_learn_its_words_from():
     with pytest.raises(ConfigError, match="model=builtin:encoder is not trained: finetune trains it"):
         load("builtin:encoder")
+
+
+@pytest.mark.parametrize(
+    ("file", "known"), [("config.json", True), ("config.json", False), ("tokenizer_config.json", True)]
+)
+def test_python_code_that_comes_with_a_model_runs_only_for_who_asks_for_it(folder, file, known, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w')\nfrom transformers import BertConfig, PreTrainedTokenizerFast\n"
+    code += "class Own(BertConfig):\n    model_type = 'own'\nclass OwnFast(PreTrainedTokenizerFast):\n    pass\n"
+    (Path(folder) / "own.py").write_text(code)
+    described = json.loads((Path(folder) / file).read_text())
+    described["auto_map"] = (
+        {"AutoConfig": "own.Own"} if file == "config.json" else {"AutoTokenizer": [None, "own.OwnFast"]}
+    )
+    if not known:
+        described["model_type"] = "own"
+    (Path(folder) / file).write_text(json.dumps(described))
+    with pytest.raises(ModelError, match=f"auto_map in its {file}.*only with trust_remote_code=true") as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+    assert not ran.exists()
+    if file == "config.json":
+        with suppress(ModelError):  # its class is none that a network is known for
+            load(folder, trust_remote_code=True)
+        assert ran.exists()

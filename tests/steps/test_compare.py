@@ -54,7 +54,7 @@ def test_versions_of_one_network_differ_in_speed_only(three_versions, tiny_data)
 
 
 def test_a_place_is_taken_from_its_holder_only_by_a_comparison_that_says_something_about_it(three_versions, tiny_data):
-    lax = {"max_quality_drop": 1.0, "min_speedup": 0.0}
+    lax = {"max_quality_drop": 1.0, "min_speedup": 0.0, "remeasure": "never"}
     compare("m", "1,2,3", str(tiny_data), measure_seconds=0.5)
     promote("m", "2", names.PRODUCTION, **lax)
     with pytest.raises(GateFailed, match="version 1, in the last of 1 comparison.*compare it with version 2"):
@@ -88,7 +88,7 @@ def test_evidence_of_other_data_proves_nothing(three_versions, tiny_data, tmp_pa
     ]
     assert failed == ["measured on the same data"]
     with pytest.raises(GateFailed, match="measured on the same data"):
-        promote("m", "2", max_quality_drop=1, min_speedup=0)
+        promote("m", "2", max_quality_drop=1, min_speedup=0, remeasure="never")
 
 
 def test_a_version_that_does_not_say_what_it_was_trained_on_is_refused(three_versions, tiny_data):
