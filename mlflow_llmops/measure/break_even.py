@@ -44,7 +44,8 @@ class BreakEven:
             return "no length was measured; raise measure_seconds"
         if self.length is None:
             longest = max(self.ratios)
-            return f"it pays at no length up to {longest:,} tokens ({_shown(self.ratios[longest])} there)"
+            said = f"it pays at no length up to {longest:,} tokens ({_shown(self.ratios[longest])} there)"
+            return f"{said}; {len(self.left_out)} longer ones were left out" if self.left_out else said
         pays = f"it pays from {self.length:,} tokens on ({_shown(self.ratios[self.length])} there)"
         if self.length <= self.takes:
             return pays

@@ -103,4 +103,6 @@ def _of_the_runtime(measured: Measurements, ratio: str) -> str:
     if not isinstance(runtime, Estimate) or not isinstance(own, Estimate):
         return ""
     said = f" (the runtime alone: {runtime.value:.2f} times; the method in it: {own.value:.2f} times"
+    if own.high < 1:
+        return f"{said}, which is slower)"
     return said + (")" if own.low > 1 else ", which is no proven gain)")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
+from openvino import frontend
 from tqdm.auto import tqdm
 
 from mlflow_llmops.batching.scorer import pad
@@ -23,6 +24,17 @@ FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra", "mobilebert", 
 
 Exporter = Literal["transformers", "optimum"]
 EXPORTER = "who makes the graph; auto: transformers, or optimum-onnx where transformers is too old to have exporters"
+
+UNTRACEABLE = (
+    RuntimeError,
+    ValueError,
+    NotImplementedError,
+    frontend.GeneralFailure,
+    frontend.OpConversionFailure,
+    frontend.OpValidationFailure,
+    frontend.NotImplementedFailure,
+)
+"""What exporters raise where a network has something that the target has not."""
 
 PROBE_LENGTHS = (1, 2, 3, 7, 16, 33, 64, 127, 256, 512)
 
@@ -60,7 +72,7 @@ def export(
         with torch.no_grad(), tqdm(total=1, desc=f"exporting to {kind}, {precision}") as bar:
             write(net, decoder_sample(model) if model.task == "text-generation" else _sample(model))
             bar.update()
-    except (RuntimeError, ValueError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
+    except (*UNTRACEABLE, torch.onnx.errors.OnnxExporterError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
             f"{type(net).__name__} cannot be exported to {kind}: {why}; families that can: {', '.join(FAMILIES)}"

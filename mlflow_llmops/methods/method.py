@@ -37,6 +37,8 @@ class Method:
     tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
     compresses: ClassVar[bool] = True
     """It is meant to make the model smaller or faster, and the verdict asks whether it did."""
+    artifact: ClassVar[bool] = True
+    """What it makes can be logged: a runtime that is measured cannot."""
     new_head: ClassVar[bool] = False
     """A classifier gets a fresh head where its labels are not those of the data."""
     smaller: ClassVar[bool] = True

@@ -64,6 +64,8 @@ class Bounded:
     model: TextModel
     said: str
     measured: Measurements
+    missed: str = ""
+    """The bound that the model does not hold, in words."""
 
 
 def apply_within_bound(
@@ -93,7 +95,17 @@ def apply_within_bound(
     measured: Measurements = {names.LAYERS_LEFT: float(best.layers), names.DROP_ON_DEV: best.drop}
     if cost is not None:
         measured[names.SPEED_OF_ALL] = cost
-    return Bounded(best.model, _said(best, len(layers), method.max_quality_drop, cost), measured)
+    return Bounded(
+        best.model,
+        _said(best, len(layers), method.max_quality_drop, cost),
+        measured,
+        missed_bound(best.drop, method.max_quality_drop),
+    )
+
+
+def missed_bound(drop: float, bound: float) -> str:
+    """In words; empty where it is held."""
+    return "" if drop <= bound else f"it lost {drop:.4g} on dev, and max_quality_drop is {bound:g}"
 
 
 def _cost(everything: TextModel, best: TextModel, data: Splits) -> Estimate | None:
@@ -107,7 +119,7 @@ def _cost(everything: TextModel, best: TextModel, data: Splits) -> Estimate | No
 
 def _said(best: Trial, layers: int, bound: float, cost: Estimate | None) -> str:
     place = "held" if best.drop <= bound else "NOT held"
-    said = f"the bound of {bound:g} on dev is {place} (quality {-best.drop:+.4f} there)"
+    said = f"the bound of {bound:g} on dev is {place} (quality {0.0 - best.drop:+.4f} there)"
     if cost is None:
         return f"{said} with every layer quantized" if best.layers == 0 else said
     return (

@@ -13,6 +13,7 @@ import torch
 
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
+from mlflow_llmops.errors import GateFailed
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
 from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.measure.batch_drift import NO_DRIFT
@@ -26,6 +27,7 @@ from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import describe, register
 from mlflow_llmops.steps._accuracy_control import Bounded, apply_within_bound
 from mlflow_llmops.steps._beside import measure_beside
+from mlflow_llmops.steps._full_precision import in_full_precision
 from mlflow_llmops.steps._hardware import hardware_warning, tell
 from mlflow_llmops.steps._part import hand_out
 from mlflow_llmops.steps._pruned import apply_pruning
@@ -55,6 +57,8 @@ class Link:
     """What a version of it says about itself."""
     card: ModelCard
     version: str | None = None
+    missed: str = ""
+    """The bound of the user's that the result does not hold, in words."""
 
 
 def apply_method(
@@ -79,10 +83,12 @@ def apply_method(
     log_params({**chosen, f"{name}.seed": seed})
     log_data(data)
     method.check(source.model, data)
+    lineage = _lineage(source)
+    source, cast = in_full_precision(source)
     warning = hardware_warning(name, method)
     if warning:
         mlflow.set_tag(names.HARDWARE_WARNING, warning)
-    notes = tell(name, method, source.model)
+    notes = tell(name, method, source.model, cast)
     if notes:
         mlflow.set_tag(names.NOTES, notes)
     torch.manual_seed(seed)
@@ -110,7 +116,7 @@ def apply_method(
             names.VERDICT: said,
             names.KIND: made.kind,
             names.RELOADED: "same outputs",
-            **_lineage(source),
+            **lineage,
         }
     )
     mlflow.log_text(markdown(rows, f"{name}: {said}", _notes(rows)), names.REPORT)
@@ -121,7 +127,7 @@ def apply_method(
         names.CHAIN: chain or name,
         names.VERDICT: said,
         names.DATA_FINGERPRINT: data.fingerprint,
-        **_lineage(source),
+        **lineage,
     }
     card = ModelCard(
         name,
@@ -131,7 +137,7 @@ def apply_method(
         made.kind,
         made.labels,
         source.reference,
-        source.model_id,
+        lineage.get(names.SOURCE_MODEL_ID),
         tags.get(names.LICENCE),
         said,
         rows,
@@ -140,7 +146,7 @@ def apply_method(
         run_id,
         logged.reference,
     )
-    return Link(name, run_id, logged, measured, said, rows, tags, card)
+    return Link(name, run_id, logged, measured, said, rows, tags, card, missed=bounded.missed)
 
 
 def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: int) -> Bounded:
@@ -150,6 +156,15 @@ def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: in
     if isinstance(method, Quantization) and method.max_quality_drop is not None:
         return apply_within_bound(method, model, data, partial(_empty, folder), seed)
     return Bounded(method.apply(model, data, _empty(folder, "candidate"), seed), "", {})
+
+
+def check_bound(link: Link, name: str) -> None:
+    """Raises GateFailed for a result that misses its own bound: it stays in its run, and is no version of `name`."""
+    if link.missed:
+        raise GateFailed(
+            f"{link.name} is not registered as {name}: {link.missed}; the best that was found is "
+            f"{link.result.reference}: give a wider bound, more time, or another method"
+        )
 
 
 def registered(link: Link, name: str) -> Link:

@@ -14,6 +14,7 @@ from mlflow_llmops.measure.measurement import Estimate, Measurements
 from mlflow_llmops.methods import _session, table
 from mlflow_llmops.methods.prune._pruning import Pruning
 from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.steps._accuracy_control import Bounded, missed_bound
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.fraction_curve import Point, curve_png
 
@@ -70,8 +71,8 @@ def deepest(
 
 def search_fraction(
     method: Pruning, model: TextModel, data: Splits, folder: Callable[[str], Path], seed: int
-) -> tuple[Pruning, TextModel, str, Measurements]:
-    """The method with the deepest cut that its bound allows, what it made, one sentence and numbers for the run.
+) -> tuple[Pruning, Bounded]:
+    """The method with the deepest cut that its bound allows, and what came of it.
 
     Each trial is logged to the active run, with the curve of them all. `folder` makes an empty folder of a name.
     """
@@ -106,7 +107,8 @@ def search_fraction(
     points = [Point(trial.fraction, reference - trial.drop, trial.speedup) for trial in trials]
     mlflow.log_figure(curve_png(points, f"{task.HELD} on dev", reference, bound), names.FRACTION_CURVE_PNG)
     measured: Measurements = {names.FRACTION: best.fraction, names.DROP_ON_DEV: best.drop}
-    return method.with_fraction(best.fraction), best.model, _said(best, trials, bound), measured
+    found = Bounded(best.model, _said(best, trials, bound), measured, missed_bound(best.drop, bound))
+    return method.with_fraction(best.fraction), found
 
 
 def _apart(trial: str) -> _session.Session:
@@ -122,7 +124,7 @@ def _apart(trial: str) -> _session.Session:
 
 def _said(best: Cut, trials: Sequence[Cut], bound: float) -> str:
     held = best.drop <= bound
-    said = f"the bound of {bound:g} on dev is {'held' if held else 'NOT held'} (quality {-best.drop:+.4f} there)"
+    said = f"the bound of {bound:g} on dev is {'held' if held else 'NOT held'} (quality {0.0 - best.drop:+.4f} there)"
     if len(trials) == 1:
         return f"{said} by fraction {best.fraction:.3g}, the only cut that was tried"
     which = "the deepest that holds it" if held else "the one that lost least"

@@ -22,9 +22,9 @@ def warn(name: str, method: Method) -> None:
         tqdm.write(f"WARNING: {said}", file=sys.stderr)
 
 
-def tell(name: str, method: Method, model: TextModel) -> str:
-    """The method's own notes on `model`, on standard error too, a line each."""
-    notes = method.notes(model)
+def tell(name: str, method: Method, model: TextModel, *more: str) -> str:
+    """`more` and the method's own notes on `model`, on standard error too, a line each."""
+    notes = [*filter(None, more), *method.notes(model)]
     for note in notes:
         tqdm.write(f"NOTE: {name}: {note}", file=sys.stderr)
     return "\n".join(notes)

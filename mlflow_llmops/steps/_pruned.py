@@ -1,6 +1,7 @@
 """A pruning method in a run: within its bound where it has one, and beside its control where one is asked for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow_llmops import names
@@ -15,18 +16,14 @@ from mlflow_llmops.steps._tasks import MEASURES
 
 def apply_pruning(method: Pruning, model: TextModel, data: Splits, folder: Callable[[str], Path], seed: int) -> Bounded:
     """Apply `method` inside the active run. `folder` makes an empty folder of a name."""
-    said: list[str] = []
-    measured: Measurements = {}
     if method.max_quality_drop is None:
-        made = method.apply(model, data, folder("candidate"), seed)
+        made = Bounded(method.apply(model, data, folder("candidate"), seed), "", {})
     else:
-        method, made, found, measured = search_fraction(method, model, data, folder, seed)
-        said.append(found)
-    if method.control == "from_scratch":
-        found, numbers = _from_scratch(method, model, made, data, seed)
-        said.append(found)
-        measured = {**measured, **numbers}
-    return Bounded(made, "; ".join(said), measured)
+        method, made = search_fraction(method, model, data, folder, seed)
+    if method.control == "none":
+        return made
+    said, numbers = _from_scratch(method, model, made.model, data, seed)
+    return replace(made, said="; ".join(filter(None, (made.said, said))), measured={**made.measured, **numbers})
 
 
 def _from_scratch(

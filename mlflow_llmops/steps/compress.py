@@ -8,13 +8,13 @@ from rich.text import Text
 from mlflow_llmops import names
 from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.errors import ConfigError, GateFailed
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods._ranks import is_main
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
-from mlflow_llmops.steps._chain_link import Link, apply_method, registered
+from mlflow_llmops.steps._chain_link import Link, apply_method, check_bound, registered
 from mlflow_llmops.steps._hardware import warn
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
@@ -79,6 +79,10 @@ def compress(
         check_processes(name, built)
         if register_as is not None:
             check_name(register_as)
+            if not built.artifact:
+                raise ConfigError(
+                    f"register_as={register_as}: {name} measures a runtime and makes no model of its own; leave it out"
+                )
         labelled = task_named(task).labelled
         _check_task(name, built, task)
         grid = _wants_grid(speed_grid, built, labelled)
@@ -96,6 +100,11 @@ def compress(
             grid_seconds=measure_seconds if grid else 0.0,
         )
         if register_as is not None:
+            try:
+                check_bound(link, register_as)
+            except GateFailed as refused:
+                refused.shown = shown_link(link, splits)
+                raise
             link = registered(link, register_as)
     return Outcome(run.info.run_id, shown_link(link, splits), {"link": link})
 

@@ -19,7 +19,7 @@ from mlflow_llmops.methods import table
 from mlflow_llmops.models.scratch import SCRATCH
 from mlflow_llmops.registry.versions import check_name
 from mlflow_llmops.scoring.check import check_tables
-from mlflow_llmops.steps._chain_link import Link, apply_method, registered
+from mlflow_llmops.steps._chain_link import Link, apply_method, check_bound, registered
 from mlflow_llmops.steps._hardware import warn
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
@@ -100,6 +100,7 @@ def main(
                     seed,
                     measure_seconds,
                 )
+            check_bound(link, register_as)
             links.append(link)
             source = link.result
         links = [registered(link, register_as) for link in links]  # all or none

@@ -5,7 +5,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
-from mlflow_llmops.errors import ArtifactMismatch, ModelError
+from mlflow_llmops.errors import ArtifactMismatch, ConfigError, ModelError
 from mlflow_llmops.steps.compress import compress
 
 MEASURED = (names.ACCURACY, names.F1_MACRO, names.TEXTS_PER_S, names.TOKENS_PER_S, names.LATENCY_P50, names.LATENCY_P95)
@@ -121,7 +121,6 @@ def test_what_torch_compile_gives_is_measured_compiled(store, tiny_folder, tiny_
 
 
 def test_batch_sizes_are_measured_where_something_is_to_become_smaller_and_nowhere_else():
-    from mlflow_llmops.errors import ConfigError
     from mlflow_llmops.methods import table
     from mlflow_llmops.steps.compress import _wants_grid
 
@@ -131,3 +130,8 @@ def test_batch_sizes_are_measured_where_something_is_to_become_smaller_and_nowhe
     assert not _wants_grid(None, quantizer, labelled=False)
     with pytest.raises(ConfigError, match="^speed_grid=True: .* text-classification only; leave it at auto"):
         _wants_grid(True, quantizer, labelled=False)
+
+
+def test_a_runtime_is_not_registered(store, tiny_folder, tiny_data):
+    with pytest.raises(ConfigError, match="export.compile measures a runtime and makes no model of its own"):
+        compress("export", "compile", str(tiny_folder), str(tiny_data), register_as="comp", options={})

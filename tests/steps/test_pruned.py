@@ -1,14 +1,18 @@
 """The deepest cut that holds a bound is found within the time; the run has every trial, the curve and the control."""
 
+from copy import deepcopy
+
 import mlflow
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
-from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.errors import ConfigError, GateFailed
 from mlflow_llmops.measure.measurement import Estimate
+from mlflow_llmops.methods import table
 from mlflow_llmops.methods.prune.neurons import Neurons
 from mlflow_llmops.steps._fraction_search import Cut, deepest
 from mlflow_llmops.steps._part import check_processes
@@ -102,3 +106,50 @@ def test_the_curve_has_a_line_for_each_way_and_no_speed_where_none_was_measured(
     assert len(lower.containers) == 2
     figure.savefig(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+def test_a_bound_that_is_missed_registers_nothing(store, tiny_folder, tiny_data):
+    options = {"fraction": 0.75, "max_quality_drop": 0.001, "control_seconds": 0.01, "recovery": "none"}
+    with pytest.raises(GateFailed, match=r"prune.width is not registered as mine: it lost 0\.\d+ on dev") as refused:
+        compress(
+            "prune",
+            "width",
+            str(tiny_folder),
+            str(tiny_data),
+            measure_seconds=0.2,
+            register_as="mine",
+            options={**options, "importance": "random"},
+        )
+    assert refused.value.exit_code == 3 and refused.value.shown
+    assert mlflow.MlflowClient().search_registered_models() == []
+    [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED" and "NOT held" in run.data.tags[names.VERDICT]
+
+
+@pytest.mark.parametrize("method", ["prune.heads", "prune.layers"])
+def test_a_number_and_a_search_for_the_depth_exclude_each_other(method):
+    with pytest.raises(ConfigError, match="count=1: with max_quality_drop the deepest cut is searched for"):
+        table.build(method, {"count": 1, "max_quality_drop": 0.01})
+
+
+def test_advice_goes_by_the_share_that_is_really_cut(tiny_model):
+    one, half = (table.build("prune.layers", {"fraction": fraction}) for fraction in (0.5, 0.9))
+    for method in (one, half):  # of two blocks one goes either way
+        assert method.notes(tiny_model)[0] == "1 of 2 blocks go"
+        assert method.notes(tiny_model)[1].startswith("0.5 is cut at once")
+
+
+@pytest.mark.slow
+def test_weights_in_bfloat16_are_worked_on_and_measured_in_fp32(store, tiny_model, tiny_data, tmp_path):
+    stored = tiny_model.with_net(deepcopy(tiny_model.network).to(torch.bfloat16))
+    stored.save(tmp_path / "bf16")
+    for verb, method in (("prune", "neurons"), ("export", "onnx"), ("factorize", "svd")):
+        options = {} if verb == "export" else {"recovery": "none"}
+        done = compress(verb, method, str(tmp_path / "bf16"), str(tiny_data), measure_seconds=0.2, options=options)
+        run = mlflow.get_run(done.run_id)
+        assert (
+            "the weights are stored in bfloat16; the method and its baseline have them in fp32"
+            in (run.data.tags[names.NOTES])
+        )
+        disk = run.data.metrics[names.BASELINE_PREFIX + names.DISK]
+        assert disk > 4 * tiny_model.network.num_parameters() / 2**20, "the baseline is the one in fp32"

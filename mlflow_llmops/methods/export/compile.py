@@ -22,6 +22,7 @@ class Compile(Method):
     torch model, and whoever loads it compiles it again, which takes a C++ compiler and up to a minute."""
 
     compresses: ClassVar[bool] = False
+    artifact: ClassVar[bool] = False
     smaller: ClassVar[bool] = False
 
     def apply(self, model: TextModel, data: Splits, folder: Path, seed: int = 0) -> TextModel:

@@ -102,6 +102,19 @@ class Pruning(Training):
         """What a user should know before `fraction` is cut, one line each."""
         return ()
 
+    def check_count(self) -> None:
+        """Raises ConfigError where a fixed number is asked for, and the deepest cut too."""
+        count = getattr(self, "count", None)
+        if count is not None and self.max_quality_drop is not None:
+            raise ConfigError(
+                f"count={count}: with max_quality_drop the deepest cut is searched for; give one of them, and fraction "
+                "for where the search begins"
+            )
+
+    def share(self, model: TextModel) -> float:
+        """What `fraction` really is of this model."""
+        return self.fraction
+
     def with_fraction(self, fraction: float) -> Self:
         """The same method with another depth."""
         return replace(self, fraction=fraction)
@@ -155,9 +168,10 @@ class Pruning(Training):
             notes.append(
                 f"that is the first cut, fraction={first.fraction:g}; the deepest that holds the bound is searched for"
             )
-        if self.rounds == 1 and self.fraction > ADVISED:
+        share = first.share(model)
+        if self.rounds == 1 and share > ADVISED:
             notes.append(
-                f"fraction={self.fraction:g} is cut at once; above a third, rounds=2 or more (cut, train, cut ...) is "
+                f"{share:.2g} is cut at once; above a third, rounds=2 or more (cut, train, cut ...) is "
                 "likely to lose less"
             )
         return tuple(notes)

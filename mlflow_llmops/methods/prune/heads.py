@@ -38,6 +38,10 @@ class Heads(Pruning):
     fit: Annotated[Literal["width", "export"], FIT] = "width"
     engine: Annotated[Literal["openvino", "onnx"], "runtime of the graph where fit=export"] = "openvino"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_count()
+
     @property
     def gives(self) -> str:  # type: ignore[override]
         return self.engine if self.fit == "export" else "torch"
@@ -74,6 +78,9 @@ class Heads(Pruning):
                 "hidden size to the heads; fit=export keeps the channels and gives a graph"
             )
         return (said,)
+
+    def share(self, model: TextModel) -> float:
+        return 1 - self.kept(model.network, self.fraction) / attentions(model.network)[0].groups
 
     def amounts(self, model: TextModel) -> tuple[float, ...]:
         groups = attentions(model.network)[0].groups

@@ -38,6 +38,10 @@ class Layers(Pruning):
         Literal["similarity", "taylor", "magnitude", "random"], "what makes a block worth keeping"
     ] = "similarity"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_count()
+
     @property
     def scores_need_texts(self) -> bool:
         return self.importance in ("similarity", "taylor")
@@ -45,6 +49,14 @@ class Layers(Pruning):
     def check_depth(self, model: TextModel) -> None:
         family_of(model.network)
         self._kept(model.network, self.fraction)
+
+    def depth_notes(self, model: TextModel) -> tuple[str, ...]:
+        depth = len(transformer_blocks(model.network))
+        return (f"{depth - self._kept(model.network, self.fraction)} of {depth} blocks go",)
+
+    def share(self, model: TextModel) -> float:
+        depth = len(transformer_blocks(model.network))
+        return 1 - self._kept(model.network, self.fraction) / depth
 
     def amounts(self, model: TextModel) -> tuple[float, ...]:
         depth = len(transformer_blocks(model.network))
@@ -80,7 +92,8 @@ class Layers(Pruning):
         gone = round(depth * fraction)
         if gone == 0 and fraction >= self.fraction:
             raise ConfigError(
-                f"fraction={self.fraction:g}: nothing would be cut from {depth} blocks; give at least {1 / depth:.2g}"
+                f"fraction={self.fraction:g}: nothing would be cut from {depth} blocks; "
+                + (f"give at least {1 / depth:.2g}" if depth > 1 else "one block cannot go")
             )
         return max(1, depth - gone)
 

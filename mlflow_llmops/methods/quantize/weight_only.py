@@ -1,7 +1,7 @@
 """Weights in 4 or 8 bits, arithmetic in floating point: for generation, whose every token reads all weights once."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -76,7 +76,7 @@ class WeightOnly(Quantization):
     def check(self, model: TextModel, data: Splits) -> None:
         super().check(model, data)
         if self.bits == 4:
-            _check_groups(model, self.group_size)
+            _check_groups(model, self.group_size, self.kept(model.network))
         if self._chosen in CALIBRATED and not len(data.train):
             raise DataError(f"data={data.source}: {self._chosen} needs texts and the train split is empty; take rtn")
 
@@ -112,10 +112,13 @@ def _engine(name: str) -> tuple[Callable[..., TextModel], Compress, Callable[[Pa
     return openvino.to_openvino, compress_openvino, openvino.saved_weights
 
 
-def _check_groups(model: TextModel, group_size: int) -> None:
-    for name, layer in model.network.base_model.named_modules():
+def _check_groups(model: TextModel, group_size: int, kept: Collection[str]) -> None:
+    base = set(model.network.base_model.modules())
+    for name, layer in model.network.named_modules():
+        if layer not in base or name in kept:
+            continue
         inputs = layer.weight.shape[0] if isinstance(layer, Conv1D) else getattr(layer, "in_features", 0)
         if isinstance(layer, nn.Linear | Conv1D) and inputs % group_size:
             fitting = [size for size in (128, 64, 32) if inputs % size == 0]
-            hint = f"take {fitting[0]}" if fitting else "take bits=8"
+            hint = f"take {fitting[0]}" if fitting else "take bits=8, or keep the layer"
             raise ModelError(f"group_size={group_size} does not divide the {inputs} inputs of {name}; {hint}")
