@@ -25,6 +25,8 @@ from mlflow_llmops.methods.quantize.int8_dynamic import Int8Dynamic
 from mlflow_llmops.methods.quantize.int8_static import Int8Static
 from mlflow_llmops.methods.quantize.qat import Qat
 from mlflow_llmops.methods.quantize.torchao import TorchAo
+from mlflow_llmops.methods.table import build
+from mlflow_llmops.models.scratch import small_encoder
 from mlflow_llmops.models.text_model import TextModel, count_parameters
 
 
@@ -53,6 +55,29 @@ def test_a_static_score_stands_alone_and_a_dynamic_one_does_not(tiny_model, tiny
     dynamic = Int8Dynamic().apply(tiny_model, tiny_texts, tmp_path / "dynamic")
     assert drift(static, ids) < 1e-5
     assert drift(dynamic, ids) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("int8_static", {"engine": "openvino", "calibration_texts": 4}),
+        ("int8_static", {"engine": "onnx", "calibration_texts": 4}),
+        ("int8_dynamic", {}),
+    ],
+    ids=["static, OpenVINO", "static, ONNX", "dynamic, ONNX"],
+)
+def test_int8_takes_at_most_27_percent_of_fp32_embeddings_too(name, options, tiny_texts, tmp_path):
+    shape = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 1536}
+    wide = small_encoder(tiny_texts.train, tiny_texts.labels, vocabulary=300, **shape)
+    method = build(f"quantize.{name}", options)
+    size = {}
+    for label, each in {"fp32": build(f"export.{method.gives}", {}), "int8": method}.items():
+        (tmp_path / label).mkdir()
+        each.apply(wide, tiny_texts, tmp_path / label)
+        graph = [path for path in (tmp_path / label).iterdir() if path.name.startswith(("model", "openvino"))]
+        size[label] = sum(path.stat().st_size for path in graph)
+    assert size["fp32"] > 4 * wide.network.num_parameters()
+    assert size["int8"] <= 0.27 * size["fp32"]
 
 
 def accuracy(model: TextModel, texts) -> float:
