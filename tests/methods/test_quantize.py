@@ -152,7 +152,10 @@ def test_what_fp16_cannot_say_stays_in_fp32(beyond_half, tiny_texts, tmp_path):
         found[name] = float(np.abs(scorer_of(made).logits(texts) - expected).max())
     assert found["kept"] < 0.02 < found["all"]
     assert sorted(weight.size for weight in read(made).values()) == [32 * 32, 32 * 32]
-    assert next(iter(sensitivities(model, tiny_texts, 0, Half().rounding))) == layer
+    first, second, *_ = sensitivities(model, tiny_texts, 0, Half().rounding)
+    # what multiplies by a million may be beyond fp16 as well, and then comes first
+    assert layer in (first, second)
+    assert first in (layer, layer.replace("output.dense", "self.value"))
 
 
 def test_a_torch_network_in_half_has_no_layer_to_leave():

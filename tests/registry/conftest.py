@@ -79,7 +79,9 @@ def server(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--port", address.rpartition(":")[2], "--backend-store-uri", postgres]
     command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # MLflow leaves the experiment of another test's store in the environment
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
     log = (tmp_path / "server.log").open("w")
     process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     before = mlflow.get_tracking_uri()

@@ -188,6 +188,7 @@ def test_the_version_is_fixed_before_the_first_row(spark, store, moody):
 
 
 def test_an_endpoint_is_asked_once_a_text_and_one_failure_costs_one_row(spark, moody, endpoint, capfd):
+    endpoint.seconds = 0.5  # longer than it takes until the next task has its process
     model = moody(url=endpoint.url)
     texts = [f"prompt {i % 10}" for i in range(30)] + ["fault"]
     scored = score(frame_of(spark, texts, 4), model.uri, concurrency=3, dedupe=True)

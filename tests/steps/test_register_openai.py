@@ -133,9 +133,10 @@ def test_the_score_step_scores_a_table_with_it_and_ships_no_key(registered, stor
     command += ["--score-output", "out.parquet", "--master", "local[1]"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = {str(row["text"]): row["prediction"] for row in pd.read_parquet("out.parquet").to_dict(orient="records")}
-    assert (rows["a boat"]["label"], rows["a boat"]["sure"], rows["a boat"]["error"]) == ("sea", 3, None)
-    assert (rows["bad"]["label"], rows["bad"]["sure"]) == (None, None)
-    assert "does not fit the schema" in rows["bad"]["error"]
+    rows = {str(row["text"]): row for row in pd.read_parquet("out.parquet").to_dict(orient="records")}
+    said = rows["a boat"]["prediction"]
+    assert (said["label"], said["sure"]) == ("sea", 3) and pd.isna(rows["a boat"]["prediction_error"])
+    assert rows["bad"]["prediction"] is None
+    assert "does not fit the schema" in rows["bad"]["prediction_error"]
     assert not scanned(store, registered.key)
     assert registered.key not in done.stdout + done.stderr

@@ -57,5 +57,6 @@ def _measured(model: TextModel, batches: list[dict[str, torch.Tensor]], rounding
                 kl_div(now, was, log_target=True, reduction="none").sum(-1).mean().item()
                 for was, now in zip(expected, got, strict=True)
             ]
-            moved[layer] = float(np.mean(apart))
+            # a weight beyond what is rounded to makes answers no numbers at all
+            moved[layer] = float(np.nan_to_num(np.mean(apart), nan=np.inf))
     return dict(sorted(moved.items(), key=lambda item: -item[1]))
