@@ -1,8 +1,7 @@
 """What the layers of a network get to see: sums over all tokens of the calibration texts."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from mlflow_llmops.methods._hooks import hooks_as_before
 from mlflow_llmops.methods._layers import named, weighted_layers
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
@@ -52,14 +52,22 @@ def collected(
     """`reduce` of each layer's inputs, summed over the batches, in fp32."""
     sums: dict[str, torch.Tensor] = {}
     net.eval()
-    with ExitStack() as stack, torch.no_grad():
+    with hooks_as_before(net), torch.no_grad():
         for name, layer in layers.items():
 
             def add(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
                 found = reduce(inputs[0].detach().flatten(0, -2).float())
                 sums[name] = sums[name] + found if name in sums else found
 
-            stack.callback(layer.register_forward_pre_hook(add).remove)
-        for batch in batches:
-            net(**{name: tensor.to(net.device) for name, tensor in batch.items()})
+            layer.register_forward_pre_hook(add)
+        run_over(net, batches)
     return sums
+
+
+def run_over(net: PreTrainedModel, batches: Iterable[Mapping[str, torch.Tensor]]) -> int:
+    """Run the network for what its hooks see; gives the number of tokens."""
+    tokens = 0
+    for batch in batches:
+        net(**{name: tensor.to(net.device) for name, tensor in batch.items()})
+        tokens += batch["input_ids"].numel()
+    return tokens

@@ -8,14 +8,8 @@ import pytest
 import torch
 from torch.nn.utils import parametrize, prune
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -25,27 +19,14 @@ from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.methods._surgery import family_of, feed_forwards, keep_units, unit_weights
 from mlflow_llmops.methods.prune._importance import mean_inputs
 from mlflow_llmops.methods.prune.neurons import Neurons, readers_of
+from tests.networks import shaken, untrained
 
 NOWHERE = Path("unused")
-SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-NETS = {
-    "bert": lambda: BertForSequenceClassification(BertConfig(vocab_size=50, **SHAPE)),
-    "distilbert": lambda: DistilBertForSequenceClassification(
-        DistilBertConfig(vocab_size=50, dim=32, n_layers=3, n_heads=4, hidden_dim=48)
-    ),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=3, n_head=4, n_inner=48, **SPECIAL)),
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=50, num_key_value_heads=4, **SHAPE, **SPECIAL)),
-}
+FAMILIES = {"bert": {}, "distilbert": {}, "gpt2": {"n_inner": 48}, "llama": {"num_key_value_heads": 4}}
 
 
 def net_of(family: str):
-    torch.manual_seed(0)
-    net = NETS[family]().eval()
-    with torch.no_grad():  # biases start at zero, which would hide a bias that was cut wrongly
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return net
+    return shaken(untrained(family, **FAMILIES[family]), 0.05)
 
 
 def answer(net) -> torch.Tensor:
@@ -81,7 +62,7 @@ def drawn(net, count: int, seed: int) -> list[torch.Tensor]:
     return [torch.randperm(size, generator=random)[:count].sort().values for size in sizes]
 
 
-@pytest.mark.parametrize("family", NETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_cut_network_answers_as_the_full_one_with_those_units_masked(family):
     net = net_of(family)
     kept = drawn(net, 16, seed=2)
@@ -90,7 +71,7 @@ def test_a_cut_network_answers_as_the_full_one_with_those_units_masked(family):
     assert (answer(cut(net, kept)) - answer(net)).abs().max() > 1e-3, "the cut units must have mattered"
 
 
-@pytest.mark.parametrize("family", NETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_cut_network_is_smaller_and_reloads_as_its_stock_class(family, tmp_path):
     net = net_of(family)
     small = cut(net, drawn(net, 16, seed=3))

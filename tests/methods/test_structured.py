@@ -10,26 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import T5Config, T5ForConditionalGeneration
 
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.measure.scorer import scorer_of
@@ -42,38 +23,14 @@ from mlflow_llmops.methods.prune._groups import CHANNELS, OWN, group_scores, mos
 from mlflow_llmops.methods.prune.heads import Heads
 from mlflow_llmops.methods.prune.layers import Layers, changes
 from mlflow_llmops.methods.prune.width import Width
+from tests.networks import CAUSAL, FAMILIES, shaken, untrained
 
 NOWHERE = Path("unused")
-SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-GROUPED = {**SHAPE, **SPECIAL, "num_key_value_heads": 2}
-NETS = {
-    "bert": lambda words: BertForSequenceClassification(BertConfig(vocab_size=words, num_labels=3, **SHAPE)),
-    "roberta": lambda words: RobertaForSequenceClassification(
-        RobertaConfig(vocab_size=words, num_labels=3, pad_token_id=0, **SHAPE)
-    ),
-    "electra": lambda words: ElectraForSequenceClassification(
-        ElectraConfig(vocab_size=words, num_labels=3, embedding_size=24, **SHAPE)
-    ),
-    "distilbert": lambda words: DistilBertForSequenceClassification(
-        DistilBertConfig(vocab_size=words, num_labels=3, dim=32, n_layers=3, n_heads=4, hidden_dim=48)
-    ),
-    "gpt2": lambda words: GPT2LMHeadModel(GPT2Config(vocab_size=words, n_embd=32, n_layer=3, n_head=4, **SPECIAL)),
-    "llama": lambda words: LlamaForCausalLM(LlamaConfig(vocab_size=words, tie_word_embeddings=True, **GROUPED)),
-    "mistral": lambda words: MistralForCausalLM(MistralConfig(vocab_size=words, **GROUPED)),
-    "qwen2": lambda words: Qwen2ForCausalLM(Qwen2Config(vocab_size=words, **GROUPED)),
-}
-CAUSAL = ("gpt2", "llama", "mistral", "qwen2")
 TIED = ("bert", "roberta", "electra", "distilbert", "gpt2")
 
 
 def net_of(family: str, words: int = 50):
-    torch.manual_seed(0)
-    net = NETS[family](words).eval()
-    with torch.no_grad():  # biases start at zero, which would hide a bias that was cut wrongly
-        for parameter in net.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return net
+    return shaken(untrained(family, words), 0.1)
 
 
 @pytest.fixture
@@ -144,7 +101,7 @@ def close(small, masked, full):
     assert (answer(small) - answer(full)).abs().max() > 1e-3, "what was cut must have mattered"
 
 
-@pytest.mark.parametrize("family", NETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_without_heads_is_the_whole_one_with_them_masked(family):
     net = net_of(family)
     groups = attentions(net)[0].groups
@@ -155,7 +112,7 @@ def test_a_network_without_heads_is_the_whole_one_with_them_masked(family):
     close(small, without_heads(net, kept), net)
 
 
-@pytest.mark.parametrize("family", NETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_without_blocks_is_the_whole_one_with_them_handing_on(family):
     net = net_of(family)
     small = deepcopy(net)
@@ -164,7 +121,7 @@ def test_a_network_without_blocks_is_the_whole_one_with_them_handing_on(family):
     close(small, without_blocks(net, [0, 2]), net)
 
 
-@pytest.mark.parametrize("family", NETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_without_channels_is_the_whole_one_with_norms_that_see_none_of_them(family):
     net = net_of(family)
     draw = torch.Generator().manual_seed(0)
@@ -281,7 +238,7 @@ assert "mlflow_llmops" not in sys.modules
 def test_a_fresh_process_with_plain_transformers_has_the_same_and_smaller_networks(model_of, tiny_texts, tmp_path):
     ids = [[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]]
     folders, expected = [], []
-    for family in NETS:
+    for family in FAMILIES:
         model = model_of(family)
         model.save(tmp_path / family)
         for name in ("heads", "layers", "width", "neurons"):
@@ -344,7 +301,7 @@ def test_export_and_int8_work_on_what_was_cut(request, kind, tiny_texts, tmp_pat
 
 
 def test_the_run_says_before_the_work_what_goes_along(model_of):
-    said = {family: Heads(fraction=0.25 if family in TIED else 0.5).notes(model_of(family))[0] for family in NETS}
+    said = {family: Heads(fraction=0.25 if family in TIED else 0.5).notes(model_of(family))[0] for family in FAMILIES}
     assert said["bert"].startswith("1 of 4 heads go from each block, and 8 of 32 hidden channels with them")
     assert "ties the hidden size to the heads; fit=export keeps" in said["gpt2"]
     assert said["mistral"] == "2 of 4 heads go from each block; the class of mistral holds the rest as it is"
@@ -355,8 +312,7 @@ def test_the_run_says_before_the_work_what_goes_along(model_of):
 def test_a_llama_loses_the_channels_that_its_class_wants_gone(tiny_decoder, tiny_texts):
     """Its config refuses a hidden size that is no multiple of the number of heads."""
     torch.manual_seed(0)
-    shape = {**SHAPE, **SPECIAL, "num_key_value_heads": 4}
-    net = LlamaForCausalLM(LlamaConfig(vocab_size=len(tiny_decoder.tokenizer), **shape)).eval()
+    net = untrained("llama", len(tiny_decoder.tokenizer), num_key_value_heads=4, tie_word_embeddings=False)
     model = tiny_decoder.with_net(net)
     method = Heads(count=1, importance="magnitude", recovery="none")
     assert "and 2 of 32 hidden channels with them" in method.notes(model)[0]

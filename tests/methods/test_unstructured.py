@@ -7,16 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
 
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import ConfigError, DataError, ModelError
@@ -29,20 +19,10 @@ from mlflow_llmops.methods.prune.magnitude import Magnitude
 from mlflow_llmops.methods.prune.sparsegpt import SparseGPT, solve
 from mlflow_llmops.methods.prune.wanda import Wanda
 from mlflow_llmops.models.load import load
+from tests.networks import CAUSAL, untrained
 
 NOWHERE = Path("unused")
-SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-NETS = {
-    "bert": lambda size: BertForSequenceClassification(BertConfig(vocab_size=size, num_labels=3, **SHAPE)),
-    "distilbert": lambda size: DistilBertForSequenceClassification(
-        DistilBertConfig(vocab_size=size, dim=32, n_layers=2, n_heads=4, hidden_dim=48, num_labels=3)
-    ),
-    "gpt2": lambda size: GPT2LMHeadModel(
-        GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_inner=48, **SPECIAL)
-    ),
-    "llama": lambda size: LlamaForCausalLM(LlamaConfig(vocab_size=size, num_key_value_heads=2, **SHAPE, **SPECIAL)),
-}
+FAMILIES = {"bert": {}, "distilbert": {}, "gpt2": {"n_inner": 48}, "llama": {"tie_word_embeddings": False}}
 METHODS = {"magnitude": Magnitude, "wanda": Wanda, "sparsegpt": SparseGPT}
 
 
@@ -50,12 +30,11 @@ def weights(net, keep=None):
     return {name: unit_weights(layer, outputs=True).detach().clone() for name, layer in inner_layers(net, keep).items()}
 
 
-@pytest.fixture(params=NETS)
+@pytest.fixture(params=FAMILIES)
 def family(request, tiny_model, tiny_decoder):
     """A network of the family behind the tokenizer of a trained one."""
-    torch.manual_seed(0)
-    like = tiny_decoder if request.param in ("gpt2", "llama") else tiny_model
-    return like.with_net(NETS[request.param](len(like.tokenizer)).eval())
+    like = tiny_decoder if request.param in CAUSAL else tiny_model
+    return like.with_net(untrained(request.param, len(like.tokenizer), layers=2, **FAMILIES[request.param]))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -197,7 +176,7 @@ def test_zeros_stay_zeros_while_the_others_are_trained_and_in_what_is_saved(reco
 
 def test_gpt2s_layers_hold_their_zeros_too(tiny_decoder, tiny_texts):
     torch.manual_seed(0)
-    given = tiny_decoder.with_net(NETS["gpt2"](len(tiny_decoder.tokenizer)))
+    given = tiny_decoder.with_net(untrained("gpt2", len(tiny_decoder.tokenizer), layers=2, n_inner=48))
     few = replace(tiny_texts, train=tiny_texts.train.pick(range(64)))
     made = Magnitude(fraction=0.5, recovery="full").apply(given, few, NOWHERE)
     for weight in weights(made.network).values():

@@ -10,6 +10,7 @@ from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.methods._calibration import tensors
 from mlflow_llmops.methods._heads import attentions
 from mlflow_llmops.methods._hooks import hooks_as_before
+from mlflow_llmops.methods._inputs import run_over
 from mlflow_llmops.methods._surgery import unit_weights
 from mlflow_llmops.methods._width import stream
 from mlflow_llmops.methods.prune._importance import activities, at_random, gate_inputs, taylor
@@ -75,7 +76,6 @@ def _outputs(net: PreTrainedModel) -> dict[str, nn.Module]:
 def _norm_outputs(model: TextModel, texts: Texts) -> torch.Tensor:
     net = model.network
     total = torch.zeros(net.config.hidden_size)
-    tokens = 0
     with hooks_as_before(net), torch.no_grad():
 
         def add(module, inputs, output):
@@ -83,9 +83,7 @@ def _norm_outputs(model: TextModel, texts: Texts) -> torch.Tensor:
 
         for norm in stream(net).norms:
             norm.register_forward_hook(add)
-        for batch in tensors(model, texts.texts):
-            net(**batch)
-            tokens += batch["input_ids"].numel()
+        tokens = run_over(net, tensors(model, texts.texts))
     return total / tokens
 
 

@@ -1,7 +1,6 @@
 """What a unit is worth: how strongly it answers to texts, or how much the loss would move without it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,30 +10,20 @@ from transformers import PreTrainedModel
 from mlflow_llmops.data.texts import Texts
 from mlflow_llmops.methods._calibration import tensors
 from mlflow_llmops.methods._hooks import hooks_as_before
+from mlflow_llmops.methods._inputs import Reduce, collected
 from mlflow_llmops.methods._losses import label_loss, total
 from mlflow_llmops.methods._rows import collate, rows_of
 from mlflow_llmops.models.text_model import TextModel
-
-Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
 def mean_inputs(
     net: PreTrainedModel, readers: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]], of: Reduce
 ) -> dict[str, torch.Tensor]:
     """The mean over all tokens of `of` each reader's input, from (tokens, channels) to (tokens, units)."""
-    sums: dict[str, Any] = dict.fromkeys(readers, 0.0)
-    tokens = 0
-    with hooks_as_before(net), torch.no_grad():
-        for name, reader in readers.items():
-
-            def add(module, inputs, name=name):
-                sums[name] = sums[name] + of(inputs[0].detach().flatten(0, -2)).sum(0)
-
-            reader.register_forward_pre_hook(add)
-        for batch in batches:
-            net(**batch)
-            tokens += batch["input_ids"].numel()
-    return {name: found / tokens for name, found in sums.items()}
+    whole = list(batches)
+    tokens = sum(batch["input_ids"].numel() for batch in whole)
+    sums = collected(net, readers, whole, lambda read: of(read).sum(0))
+    return {name: sums[name] / tokens for name in readers}
 
 
 def activities(model: TextModel, readers: Mapping[str, nn.Module], texts: Texts, units: int) -> dict[str, torch.Tensor]:

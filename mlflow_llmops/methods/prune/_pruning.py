@@ -20,6 +20,7 @@ from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import ConfigError, DataError
 from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._bound import check_measurable
 from mlflow_llmops.methods._calibration import calibration_texts
 from mlflow_llmops.methods._ranks import from_main
 from mlflow_llmops.methods._teacher import answers_key
@@ -141,11 +142,7 @@ class Pruning(Training):
     def check(self, model: TextModel, data: Splits) -> None:
         super().check(model, data)
         self._check_recovery(data, task_named(model.task).labelled)
-        labelled = not task_named(model.task).labelled or bool(data.dev.labels)
-        if self.max_quality_drop is not None and not (len(data.dev) and labelled):
-            raise DataError(
-                "max_quality_drop needs a dev split with labels, and this data has none; give one or no bound"
-            )
+        check_measurable(self.max_quality_drop, model, data)
         self.beginning(model).check_depth(model)
 
     def _check_recovery(self, data: Splits, labelled: bool) -> None:

@@ -14,6 +14,7 @@ from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._blocks import keep_blocks, transformer_blocks
 from mlflow_llmops.methods._calibration import tensors
 from mlflow_llmops.methods._hooks import hooks_as_before
+from mlflow_llmops.methods._inputs import run_over
 from mlflow_llmops.methods._surgery import check_stock, family_of
 from mlflow_llmops.methods.prune._groups import most
 from mlflow_llmops.methods.prune._importance import at_random, taylor
@@ -102,7 +103,7 @@ def changes(model: TextModel, texts: Texts) -> torch.Tensor:
     """One minus the cosine of each block's input and output, its mean over tokens: (blocks,)."""
     net = model.network
     blocks = transformer_blocks(net)
-    total, tokens = torch.zeros(len(blocks)), 0
+    total = torch.zeros(len(blocks))
     with hooks_as_before(net), torch.no_grad():
         for number, block in enumerate(blocks):
 
@@ -110,9 +111,7 @@ def changes(model: TextModel, texts: Texts) -> torch.Tensor:
                 total[number] += (1 - cosine_similarity(inputs[0], _states(output), dim=-1)).sum()
 
             block.register_forward_hook(add)
-        for batch in tensors(model, texts.texts):
-            net(**batch)
-            tokens += batch["input_ids"].numel()
+        tokens = run_over(net, tensors(model, texts.texts))
     return total / tokens
 
 

@@ -7,11 +7,10 @@ from annotated_types import Gt, Lt
 from transformers import PreTrainedModel
 
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.errors import DataError
+from mlflow_llmops.methods._bound import check_measurable
 from mlflow_llmops.methods._fake_quantize import INT8, Rounding
 from mlflow_llmops.methods._layers import named
 from mlflow_llmops.methods.method import Method
-from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.models.text_model import TextModel
 
 KEEP = "layers left at full precision: names or patterns such as *.output.dense, with commas; auto: none"
@@ -37,11 +36,7 @@ class Quantization(Method):
     def check(self, model: TextModel, data: Splits) -> None:
         super().check(model, data)
         named(model.network, self.keep)
-        labelled = not task_named(model.task).labelled or bool(data.dev.labels)
-        if self.max_quality_drop is not None and not (len(data.dev) and labelled):
-            raise DataError(
-                "max_quality_drop needs a dev split with labels, and this data has none; give one or no bound"
-            )
+        check_measurable(self.max_quality_drop, model, data)
 
     def keeping(self, layers: tuple[str, ...]) -> Self:
         """The same method with `layers` left at full precision besides those that are anyway."""
