@@ -1,10 +1,12 @@
 """What does each way of cutting cost, what does it give, and which importance finds the heads that can go?
 
-The model: all-MiniLM-L6-v2 fine-tuned as by `distillation.py`, in whose `--work` folder it is looked for. Three parts:
+The model: all-MiniLM-L6-v2 fine-tuned as by `distillation.py`, in whose `--work` folder it is looked for. Its parts:
 
 - `claim`: half of the feed-forward units and a third of the heads, recovered: speed beside the uncut model in the same
   runtime, accuracy beside its own. Heads go with channels (`width`) or alone, as a graph (`export`).
 - `curve`: five fractions of each of `--cuts`, as a table and as a picture in `--work`. `neurons+heads` cuts both alike.
+- `vocabulary`: without the tokens that the train split never uses; size, accuracy, and texts that are cut finer.
+- `attention`: through landmarks, by the length of a text.
 - `importance`: heads cut by each importance and by chance, without recovery and with all channels kept, so that
   nothing else differs; the interval of a difference is over texts, each with its mean over the seeds (bootstrap).
 
@@ -19,15 +21,18 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, rmtree
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from distillation import STUDENT, trained_teacher
 from rich.console import Console
 from rich.table import Table
 
+from mlflow_llmops import names
 from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.hardware import hardware_tags
+from mlflow_llmops.measure.break_even import LENGTHS, measure_break_even
 from mlflow_llmops.measure.intervals import (
     quantile_interval,
     share_change,
@@ -36,14 +41,15 @@ from mlflow_llmops.measure.intervals import (
     statistic_interval,
 )
 from mlflow_llmops.measure.measurement import Estimate
+from mlflow_llmops.measure.pieces import finer_texts
 from mlflow_llmops.measure.scorer import scorer_of
+from mlflow_llmops.measure.size import measure_size
 from mlflow_llmops.measure.speed import measure_speed
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.methods.prune.heads import Heads
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
-from mlflow_llmops.names import HARDWARE
 from mlflow_llmops.tracking.fraction_curve import Point, curve_png
 
 FRACTIONS = {
@@ -68,7 +74,7 @@ def main() -> None:
         "--work", type=Path, default=Path("bench-distillation"), help="where distillation.py keeps them"
     )
     parser.add_argument("--set", default="clinc150")
-    parser.add_argument("--parts", default="claim,curve,importance")
+    parser.add_argument("--parts", default="claim,curve,vocabulary,attention,importance")
     parser.add_argument("--cuts", default="neurons,heads,neurons+heads", help=f"of {', '.join(FRACTIONS)}")
     parser.add_argument("--points", type=int, default=5, help="fractions of the curve")
     parser.add_argument("--epochs", type=float, default=3.0, help="of recovery after each method of a chain")
@@ -87,6 +93,10 @@ def main() -> None:
             console.print(*bench.claim())
         elif part == "curve":
             console.print(bench.curve(given.cuts.split(","), given.points))
+        elif part == "vocabulary":
+            console.print(bench.vocabulary())
+        elif part == "attention":
+            console.print(bench.attention())
         else:
             console.print(bench.importance(given.seeds))
 
@@ -133,6 +143,39 @@ class Bench:
         figure.savefig(self.work / f"curve-{self.name}.png")
         return self._shown("curve", models, speeds, right)
 
+    def vocabulary(self) -> Table:
+        """Without the tokens that the train split never uses; nothing is trained."""
+        models = {UNCUT: self.teacher, "tokens of the train split": self.made((("prune.vocabulary", {}),))}
+        right = self._right(models)
+        shown = Table(title=f"{self.name}, vocabulary: {len(self.data.test)} test texts; 95 % intervals")
+        for column in ("model", "tokens", "MiB", "accuracy", "of the uncut", "minus the uncut", "texts cut finer"):
+            shown.add_column(column)
+        for label, model in models.items():
+            with TemporaryDirectory() as folder:
+                model.save(Path(folder))
+                size = measure_size(model, Path(folder))[names.DISK]
+            kept, change = share_ratio(right[UNCUT], right[label]), share_change(right[UNCUT], right[label])
+            finer = finer_texts(self.teacher, model, self.data.test.texts)[names.FINER_TEXTS]
+            cells = (kept, change, finer)
+            shown.add_row(
+                label, f"{len(model.tokenizer):,}", f"{size:.2f}", f"{right[label].mean():.4f}", *map(str, cells)
+            )
+        return shown
+
+    def attention(self) -> Table:
+        """Landmarks against softmax attention by length, one text at a time, in OpenVINO."""
+        with TemporaryDirectory() as folder:
+            rivals = table.build("factorize.attention", {"recovery": "none"}).rivals(
+                self.teacher, Path(folder), max(LENGTHS)
+            )
+            found = measure_break_even(rivals, self.data.test.texts, self.teacher.max_length, self.seconds)
+        shown = Table(title=f"{self.name}, attention through landmarks: {found.said()}")
+        for column in ("tokens", "times as fast"):
+            shown.add_column(column)
+        for tokens, ratio in found.ratios.items():
+            shown.add_row(f"{tokens:,}", str(ratio))
+        return shown
+
     def importance(self, seeds: int) -> Table:
         """Accuracy by importance, and minus that of heads that went by chance."""
         shown = Table(
@@ -161,7 +204,7 @@ class Bench:
             return self.teacher
         about = [self.name, len(self.data.train), chain]
         folder = self.work / "-".join(
-            [*(name for name, _ in chain), sha256(json.dumps(about).encode()).hexdigest()[:8]]
+            [*(method for method, _ in chain), sha256(json.dumps(about).encode()).hexdigest()[:8]]
         )
         if not (folder / "done.json").exists():
             rmtree(folder, ignore_errors=True)
@@ -214,7 +257,7 @@ class Bench:
         right: Mapping[str, np.ndarray],
     ) -> Table:
         about = f"{self.epochs:g} epochs of {len(self.data.train)} texts, {len(self.data.test)} test texts"
-        shown = Table(title=f"{self.name}, {title}: {about}; {hardware_tags()[HARDWARE]}; 95 % intervals")
+        shown = Table(title=f"{self.name}, {title}: {about}; {hardware_tags()[names.HARDWARE]}; 95 % intervals")
         for column in (
             "model",
             "times as fast",
