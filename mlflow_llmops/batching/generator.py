@@ -135,7 +135,7 @@ class TextGenerator:
         while True:
             logits = read(input_ids, mask, rows)[:, -1]
             chosen = logits.argmax(axis=-1)
-            for row, i in enumerate(live):
+            for row, i in enumerate(live.tolist()):
                 if (random := randoms[i]) is not None:
                     chosen[row] = hows[i].choose(logits[row], random)
                 found[i].ids.append(int(chosen[row]))
@@ -143,14 +143,15 @@ class TextGenerator:
                     best = np.partition(logits[row], -2)[-2:]
                     found[i].margins.append(float(best[1] - best[0]))
             yield live
-            going = np.flatnonzero([not self._done(found[i], hows[i], whole) and not left(int(i)) for i in live])
+            going = np.flatnonzero([not self.done(found[i], hows[i], whole) and not left(i) for i in live.tolist()])
             if not len(going):
                 return
             rows = going if len(going) < len(live) else None
             live, input_ids = live[going], chosen[going, None].astype(np.int64)
             mask = np.concatenate([mask[going], np.ones((len(going), 1), dtype=np.int64)], axis=1)
 
-    def _done(self, completion: Completion, how: Decoding, whole: bool) -> bool:
+    def done(self, completion: Completion, how: Decoding, whole: bool = False) -> bool:
+        """It is as long as asked for, or has ended itself; with `whole` only the former."""
         if len(completion.ids) >= how.max_new_tokens:
             return True
         return not whole and self._ended(completion, how.stop)
