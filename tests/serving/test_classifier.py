@@ -105,7 +105,7 @@ BAD = {
     "invocations, malformed": ("/invocations", "{", JSON, 400, "valid JSON"),
     "invocations, no known form": (
         "/invocations",
-        json.dumps({"rows": ["a"]}),
+        '{"rows": ["a"]}',
         JSON,
         400,
         "exactly one of the input fields",
@@ -132,6 +132,17 @@ def test_bad_input_has_a_status_and_a_message_and_no_traceback(labelling, case):
         said = answer.json()
         assert said.get("message") or said["error"]["message"]
         assert client.post("/v1/classify", json=GOOD).status_code == 200
+
+
+def test_a_lone_client_does_not_wait_for_the_networks_timers(labelling):
+    """40 ms is what Nagle's algorithm and a delayed acknowledgement cost together."""
+    with labelling.client() as client:
+        times = []
+        for i in range(30):
+            start = time.perf_counter()
+            client.post("/v1/classify", json={**GOOD, "input": f"the boat {i}"})
+            times.append(time.perf_counter() - start)
+    assert min(times) < 0.03
 
 
 def test_a_method_that_a_route_has_not(labelling):
