@@ -58,7 +58,7 @@ def two_workers(registry, tmp_path_factory) -> Iterator[Running]:
         yield running
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = 90) -> None:
+def wait_until(holds: Callable[[], Any], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
