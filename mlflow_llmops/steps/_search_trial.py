@@ -59,7 +59,7 @@ class Bench:
         return self.costs.of([*missing, *self.shop.missing(sketch_of(chain))], measured=2)
 
 
-def run_trial(bench: Bench, trial: optuna.Trial, chain: Chain, best: Trial | None) -> Trial:
+def run_trial(bench: Bench, trial: optuna.Trial, number: int, chain: Chain, best: Trial | None) -> Trial:
     """Make and measure it in a nested run; one that is better than `best` and keeps the limits has its model logged."""
     start = time.perf_counter()
     text = said(chain)
@@ -96,7 +96,7 @@ def run_trial(bench: Bench, trial: optuna.Trial, chain: Chain, best: Trial | Non
         outcome, why = FAILED, str(error)
     except OutOfTime as error:
         outcome, why = LEFT, str(error)
-    return Trial(trial.number, text, outcome, why, run_id, measured, time.perf_counter() - start, model)
+    return Trial(number, text, outcome, why, run_id, measured, time.perf_counter() - start, model)
 
 
 def compared(

@@ -209,7 +209,7 @@ def _try_all(bench: Bench, study: Study, space: str, most: int | None) -> str:
                 return f"all {len(study.space.chains)} chains were tried"
             return f"the time budget has {left:.0f} s left, and the next trial would take about {min(untried):.0f} s"
         trial, chain = found
-        ended = run_trial(bench, trial, chain, best)
+        ended = run_trial(bench, trial, len(trials), chain, best)
         study.tell(trial, ended, bench.wanted, bench.wanted.missed(ended.measured))
         trials = study.trials()
         best = _best(trials, bench.wanted)
