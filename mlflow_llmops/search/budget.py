@@ -54,12 +54,13 @@ class Costs:
     """
 
     scoring: float
-    methods: dict[str, float] = field(default_factory=dict)
+    methods: dict[tuple[str, bool], float] = field(default_factory=dict)
+    """By name, and whether it trained: the same method without its training is another matter."""
     measuring: float = 0.0
 
     def saw(self, part: Part, seconds: float) -> None:
-        seconds /= _passes(part)
-        self.methods[part.name] = max(seconds, self.methods.get(part.name, 0.0))
+        seconds, key = seconds / _passes(part), (part.name, part.trains)
+        self.methods[key] = max(seconds, self.methods.get(key, 0.0))
 
     def saw_measuring(self, seconds: float) -> None:
         self.measuring = max(seconds, self.measuring)
@@ -70,7 +71,7 @@ class Costs:
 
     def _of(self, part: Part) -> float:
         first = PASS * self.scoring if part.trains else 0.0
-        return self.methods.get(part.name, first) * _passes(part)
+        return self.methods.get((part.name, part.trains), first) * _passes(part)
 
 
 def costs_of(scoring: float, seen: Sequence[tuple[Part, float]], measuring: Sequence[float]) -> Costs:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 from mlflow_llmops.errors import ConfigError
@@ -34,7 +35,7 @@ class Part:
         """It costs passes over the train split."""
         return isinstance(self.method, Training) and self.method.epochs > 0 and self._recovery != NONE
 
-    @property
+    @cached_property
     def options(self) -> dict[str, object]:
         """All of them, those with their defaults too; a student that the chain gives is none."""
         found = {option.name: getattr(self.method, option.name) for option in self.method.options()}
@@ -45,6 +46,10 @@ class Part:
         return str(getattr(self.method, "recovery", ""))
 
     def __str__(self) -> str:
+        return self._written
+
+    @cached_property
+    def _written(self) -> str:
         defaults = {option.name: option.default for option in self.method.options()}
         given = [f"{name}={value}" for name, value in self.options.items() if value != defaults[name]]
         return f"{self.name}({'; '.join(given)})" if given else self.name
@@ -83,6 +88,8 @@ class Space:
     steps: tuple[Mapping[str, Part | None], ...]
     chains: tuple[Chain, ...]
     """All that fit, each once: those without training first, and the shorter ones before the longer."""
+    written: Mapping[str, tuple[str, ...]]
+    """From a chain in words to the alternative of each step that makes it."""
 
     def chain(self, written: Sequence[str]) -> Chain | None:
         """What one alternative of each step makes; None where they do not fit."""
@@ -100,17 +107,19 @@ def read_space(text: str, task: str) -> Space:
     if not all(steps):
         raise ConfigError(f"space={text!r}: a step is empty; write none | method(option=value) > method | method")
     found: dict[str, Chain] = {}
+    made_by: dict[str, tuple[str, ...]] = {}
     for written in product(*steps):
         chain = _fitting([step[each] for step, each in zip(steps, written, strict=True)])
         if chain:
             found.setdefault(said(chain), chain)
+            made_by.setdefault(said(chain), written)
     if not found:
         raise ConfigError(
             f"space={text!r}: no chain fits: a method takes what the one before it gives, none stands there twice, and "
             "distill trains what was cut before it, or a student of its own"
         )
     chains = sorted(found.values(), key=lambda chain: (is_trained(chain), len(chain)))
-    return Space(steps, tuple(chains))
+    return Space(steps, tuple(chains), made_by)
 
 
 def default_space(task: str, layers: int, epochs: float) -> str:

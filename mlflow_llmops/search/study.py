@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
@@ -18,7 +16,7 @@ from mlflow_llmops.search.space import Chain, Space, is_trained, said
 
 STARTUP = 8
 """Trials with a value before the sampler looks at them; those without training are among them."""
-DRAWS = 30
+DRAWS = 10
 """Draws of a chain that was tried already, before the first that was not is taken."""
 DONE, LEFT, FAILED = "measured", "not trained", "failed"
 
@@ -58,7 +56,7 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Those that came to their end, each chain once."""
-        return [_trial(each) for each in self.study.get_trials(deepcopy=False) if "outcome" in each.user_attrs]
+        return [_trial(each) for each in self.study.get_trials(deepcopy=False) if "ended" in each.user_attrs]
 
     def spent(self) -> float:
         """Seconds of them."""
@@ -88,22 +86,15 @@ class Study:
 
     def tell(self, trial: optuna.Trial, ended: Trial, wanted: Wanted, missed: Mapping[str, Missed]) -> None:
         """Keep what came of it, before the study counts it as done."""
-        for name, value in _as_json(ended).items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr("ended", {**vars(ended), "measured": flat(ended.measured)})
         if ended.outcome != DONE:
             self.study.tell(trial, state=TrialState.PRUNED if ended.outcome == LEFT else TrialState.FAIL)
             return
         trial.set_constraint("limits", distance(missed))
         self.study.tell(trial, wanted.score(ended.measured))
 
-    def give_back(self, trial: optuna.Trial) -> None:
-        """A trial that was not started."""
-        self.study.tell(trial, state=TrialState.FAIL)
-
     def _asked(self, chain: Chain) -> tuple[optuna.Trial, Chain]:
-        written = next(
-            params for params in product(*self.space.steps) if said(self.space.chain(params) or ()) == said(chain)
-        )
+        written = self.space.written[said(chain)]
         self.study.enqueue_trial({_step(i): each for i, each in enumerate(written)})
         trial, _ = self._ask()
         return trial, chain
@@ -124,11 +115,6 @@ def _step(number: int) -> str:
     return f"step {number + 1}"
 
 
-def _as_json(ended: Trial) -> dict[str, Any]:
-    return {**vars(ended), "measured": flat(ended.measured)}
-
-
 def _trial(kept: optuna.trial.FrozenTrial) -> Trial:
-    names = ("number", "chain", "outcome", "why", "run_id", "seconds", "model")
-    attrs = kept.user_attrs
-    return Trial(**{name: attrs[name] for name in names}, measured=from_flat(attrs["measured"]))
+    stored = kept.user_attrs["ended"]
+    return Trial(**{**stored, "measured": from_flat(stored["measured"])})

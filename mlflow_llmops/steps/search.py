@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import mlflow
 from annotated_types import Ge, Gt
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
 from rich.text import Text
 
 from mlflow_llmops import names
@@ -138,6 +140,8 @@ def search(
         plan = read_space(tried, task)
         log_params({"search.space": tried})
         log_data(splits)
+        if resume is not None:
+            _end_interrupted(run)
         work = work_folder(run.info.run_id)
         study = Study(work / "study.journal", plan, sampler, seed)
         budget = Budget(60 * time_budget_min, study.spent(), started=started)
@@ -169,6 +173,14 @@ def search(
     told += [f"{budget.used():.0f} s of {budget.seconds:.0f} s; {why}", *said_of_overlap(splits)]
     shown = (trials_table(trials, wanted, best), shown_table(link.rows, "The winner on test"), Text("\n".join(told)))
     return Outcome(run.info.run_id, shown, {"link": link, "best": best, "trials": trials})
+
+
+def _end_interrupted(run: Run) -> None:
+    """The trial that was at work when the process was killed has a run that nobody ends; it is tried again."""
+    client = MlflowClient()
+    inside = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and attributes.status = 'RUNNING'"
+    for each in client.search_runs([run.info.experiment_id], inside):
+        client.set_terminated(each.info.run_id, "KILLED")
 
 
 def _asked(source: LoadedModel, data: Splits, folder: Path, budget: Budget, seconds: float) -> LoadedModel:

@@ -3,7 +3,7 @@
 import pytest
 
 from mlflow_llmops.search.budget import MARGIN, PASS, Budget, OutOfTime, costs_of
-from mlflow_llmops.search.space import read_space
+from mlflow_llmops.search.space import read_space, sketch_of
 
 SPACE = read_space(
     "prune.layers(count=1; recovery=none) > distill.logits(epochs=2) | distill.hidden(epochs=2) > quantize.int8_static",
@@ -22,6 +22,13 @@ def test_a_first_training_is_estimated_by_what_scoring_takes_and_later_ones_by_w
     assert costs.of([LOGITS, STATIC]) == pytest.approx(MARGIN * (30 + 5 + 1))
     assert costs.of([HIDDEN]) == pytest.approx(MARGIN * (2 * PASS * 10 + 1)), "another method was not seen"
     assert costs.of([], measured=0) == 0
+
+
+def test_what_a_method_takes_without_its_training_says_nothing_of_its_training():
+    (chain,) = read_space("prune.neurons(fraction=0.25)", "text-classification").chains
+    costs = costs_of(10.0, [], [])
+    costs.saw(sketch_of(chain)[0], 0.1)
+    assert costs.of(chain, measured=0) == pytest.approx(MARGIN * PASS * 10)
 
 
 def test_what_an_interrupted_search_saw_counts():
