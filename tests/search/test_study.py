@@ -86,6 +86,7 @@ def test_what_is_passed_over_is_not_asked(tmp_path):
     assert said(chain) == trained[0]
 
 
+@pytest.mark.slow
 def test_the_sampler_learns_which_chains_keep_the_limits(tmp_path):
     """Those that cut two blocks are the fastest and miss the limit: after the first it takes few more of them than
     drawing by chance would."""
