@@ -20,6 +20,7 @@ from mlflow_llmops.batching.generator import TextGenerator
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
 from mlflow_llmops.flavors._completions import CompletionPredictor
+from mlflow_llmops.flavors._example import UNASKED, keep_example
 from mlflow_llmops.flavors._labels import LabelPredictor
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
@@ -34,14 +35,17 @@ def log_model(model: TextModel, name: str) -> ModelInfo:
     """Log network (safetensors) and tokenizer with signature, label names and exact requirements."""
     import mlflow_llmops.flavors.text as flavor
 
-    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model)
+    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model, **UNASKED)
 
 
-def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = None, **kwargs: Any) -> None:
+def save_model(
+    model: TextModel, path: str | Path, mlflow_model: Model | None = None, validate_serving_input: bool = False
+) -> None:
     """The same artifact in a folder, outside of any run; MLflow calls it with the model that is logged."""
     model.check_stock()
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
+    keep_example(saved, path)
     saved.flavors["python_function"]["loader_module"] = __name__
     saved.save(str(Path(path) / "MLmodel"))
 

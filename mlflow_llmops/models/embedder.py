@@ -33,15 +33,7 @@ class MeanStates:
 
 
 def save_embedder(model: TextModel, folder: Path) -> None:
-    """Write the network of a text model without its head.
-
-    Raises ModelError for an exported graph, which gives its answers and not what they come from.
-    """
-    if model.net is None:
-        raise ModelError(
-            f"embeddings: a graph of kind {model.kind} gives its answers alone; give the torch version that it was "
-            "made from"
-        )
+    """Write the network of a torch model without its head."""
     model.network.base_model.save_pretrained(folder)  # type: ignore[operator]
     model.tokenizer.save_pretrained(folder)
 

@@ -15,7 +15,9 @@ from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.flavors import langchain_chain
 from mlflow_llmops.flavors._chain_settings import ENCODER, INDEX, WRITER, ChainSettings
 from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.flavors._example import as_example
 from mlflow_llmops.models.embedder import copy_embedder, save_embedder
+from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import check_name, register
 from mlflow_llmops.steps._examples import examples_of, examples_table, prove
 from mlflow_llmops.steps._options import (
@@ -30,6 +32,7 @@ from mlflow_llmops.steps._options import (
     Trace,
     text_or_file,
 )
+from mlflow_llmops.tracking.lineage import torch_origin
 from mlflow_llmops.tracking.references import MLMODEL, SCHEMES, download, load_model
 from mlflow_llmops.tracking.run import start_run
 
@@ -115,7 +118,7 @@ def register_chain(
         if chain == "rag" and documents and embeddings:
             passages = _index(settings, documents, embeddings, passage_size, passage_overlap, folder)
             mlflow.log_metric(names.PASSAGES, passages)
-        info = langchain_chain.log_model(folder, name=names.MODEL)
+        info = langchain_chain.log_model(folder, name=names.MODEL, input_example=as_example(rows))
         repeatable = settings.endpoint is None and settings.embeddings is None
         given, said = prove(langchain_chain.ChainPredictor(folder), info.model_uri, rows, repeatable)
         answers = f"{settings.endpoint.model} at {settings.endpoint.url}" if settings.endpoint else model
@@ -143,6 +146,18 @@ def _copy_writer(reference: str, folder: Path) -> dict[str, str]:
     return {names.SOURCE_MODEL: reference, **({names.SOURCE_MODEL_ID: model_id} if model_id else {})}
 
 
+def _encoder(reference: str) -> TextModel:
+    """Raises ModelError for an exported graph, which gives its answers and not what they come from."""
+    found = load_model(reference, task=None)
+    if found.model.net is None:
+        origin = torch_origin(found.model_id)
+        raise ModelError(
+            f"embeddings={reference} is a graph of kind {found.model.kind}, which gives its answers alone; give the "
+            f"torch model that it was made from{f': {origin}' if origin else ''}"
+        )
+    return found.model
+
+
 def _index(settings: ChainSettings, documents: str, embeddings: str, size: int, overlap: int, folder: Path) -> int:
     """The encoder and the index, beside the settings. Gives the number of passages."""
     from openai import OpenAIError
@@ -153,7 +168,7 @@ def _index(settings: ChainSettings, documents: str, embeddings: str, size: int, 
     found = load_documents(documents)
     if settings.embeddings is None:
         if embeddings.startswith(SCHEMES):
-            save_embedder(load_model(embeddings, task=None).model, folder / ENCODER)
+            save_embedder(_encoder(embeddings), folder / ENCODER)
         else:
             copy_embedder(embeddings, folder / ENCODER)
     try:

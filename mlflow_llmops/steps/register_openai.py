@@ -10,6 +10,7 @@ from mlflow_llmops import names
 from mlflow_llmops.flavors import openai_chat
 from mlflow_llmops.flavors._chat import ChatPredictor
 from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.flavors._example import as_example
 from mlflow_llmops.registry.versions import check_name, register
 from mlflow_llmops.steps._examples import examples_of, examples_table, prove
 from mlflow_llmops.steps._options import (
@@ -87,7 +88,7 @@ def register_openai(
         rows = examples_of(examples, settings.columns, example_rows)
         settings.endpoint({}).secret()  # nothing is logged that nobody could ask
         log_params({f"register_openai.{name}": value for name, value in vars(settings).items() if name in SHOWN})
-        info = openai_chat.log_model(settings, name=names.MODEL)
+        info = openai_chat.log_model(settings, name=names.MODEL, input_example=as_example(rows))
         model = ChatPredictor(settings)
         asked, said = prove(model, info.model_uri, rows, repeatable=False)
         mlflow.log_metrics(_spent(asked, settings.priced), model_id=info.model_id)
