@@ -29,6 +29,8 @@ from mlflow_llmops.tracking.signature import SIGNATURES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "numpy")
 BATCH_SIZE = 32
+OWN_CODE = "llmops_trust_remote_code"
+"""In the metadata of a model whose code its user trusted when it was logged: as a pyfunc it runs."""
 
 
 def log_model(model: TextModel, name: str) -> ModelInfo:
@@ -53,7 +55,9 @@ def save_model(
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
     folder = Path(path)
-    model = load(str(folder / "model"), task_of(folder), tokenizer=str(folder / "components" / "tokenizer"))
+    trusted = bool((Model.load(str(folder / "MLmodel")).metadata or {}).get(OWN_CODE))
+    tokenizer = str(folder / "components" / "tokenizer")
+    model = load(str(folder / "model"), task_of(folder), trust_remote_code=trusted, tokenizer=tokenizer)
     if model.task == "text-generation":
         budget = TOKEN_BUDGET[model.kind]
         return CompletionPredictor(
@@ -76,7 +80,7 @@ def _described(model: TextModel) -> dict[str, Any]:
             *(f"{package}=={version(package).partition('+')[0]}" for package in _required(model)),
             f"mlflow-llmops=={__version__}",
         ],
-        "metadata": {"llmops_kind": model.kind},
+        "metadata": {"llmops_kind": model.kind, **({OWN_CODE: True} if model.brings_code else {})},
     }
 
 

@@ -16,7 +16,7 @@ from mlflow_llmops.flavors import langchain_chain
 from mlflow_llmops.flavors._chain_settings import ENCODER, INDEX, WRITER, ChainSettings
 from mlflow_llmops.flavors._chat_settings import ChatSettings
 from mlflow_llmops.flavors._example import as_example
-from mlflow_llmops.models.embedder import copy_embedder, save_embedder
+from mlflow_llmops.models.embedder import check_no_own_code, copy_embedder, save_embedder
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import check_name, register
 from mlflow_llmops.steps._examples import examples_of, examples_table, prove
@@ -147,7 +147,8 @@ def _copy_writer(reference: str, folder: Path) -> dict[str, str]:
 
 
 def _encoder(reference: str) -> TextModel:
-    """Raises ModelError for an exported graph, which gives its answers and not what they come from."""
+    """Raises ModelError for an exported graph, which gives its answers and not what they come from, and for code."""
+    check_no_own_code(download(reference) / "model", reference)
     found = load_model(reference, task=None)
     if found.model.net is None:
         origin = torch_origin(found.model_id)
