@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import mlflow
+from annotated_types import Gt
 from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +42,7 @@ def promote(
     to: Annotated[str, "Staging or Production"] = names.STAGING,
     max_quality_drop: MaxQualityDrop = 0.02,
     min_speedup: MinSpeedup = 1.0,
-    max_latency_p95_ms: Annotated[float | None, "slowest p95 latency that the gate accepts; auto: any"] = None,
+    max_latency_p95_ms: Annotated[float | None, "slowest p95 latency that the gate accepts; auto: any", Gt(0)] = None,
     remeasure: Annotated[
         Literal["auto", "always", "never"],
         "compare it again with the version that holds the place; auto: where the evidence in store is of other "

@@ -14,7 +14,7 @@ from mlflow_llmops.data.documents import load_documents
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.flavors import langchain_chain
 from mlflow_llmops.flavors._chain_settings import ENCODER, INDEX, WRITER, ChainSettings
-from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.flavors._chat_settings import ChatSettings, refuse_key
 from mlflow_llmops.flavors._example import as_example
 from mlflow_llmops.models.embedder import check_no_own_code, copy_embedder, save_embedder
 from mlflow_llmops.models.text_model import TextModel
@@ -34,7 +34,7 @@ from mlflow_llmops.steps._options import (
 )
 from mlflow_llmops.tracking.lineage import torch_origin
 from mlflow_llmops.tracking.references import MLMODEL, SCHEMES, download, load_model
-from mlflow_llmops.tracking.run import start_run
+from mlflow_llmops.tracking.run import log_params, start_run
 
 OPENAI = "openai:"
 
@@ -70,16 +70,22 @@ def register_chain(
     example_rows: ExampleRows = 3,
 ) -> Outcome:
     """Log a chain with all that it needs, ask it some examples from a fresh process too, and register it."""
-    params: dict[str, Any] = {"model": model, "chain": chain, "register_as": register_as, "base_url": base_url}
+    params: dict[str, Any] = {"model": model, "chain": chain, "register_as": register_as}
     params |= {"documents": documents, "embeddings": embeddings, "passage_size": passage_size, "top_k": top_k}
     prefixed = {f"register_chain.{name}": value for name, value in params.items()}
     with (
-        start_run("register_chain", {names.VERB: "register_chain"}, prefixed) as run,
+        start_run("register_chain", {names.VERB: "register_chain"}, {}) as run,
         tempfile.TemporaryDirectory(prefix="llmops-chain-") as temporary,
     ):
+        refuse_key(key_variable, *map(str, params.values()))
+        log_params(prefixed)
         langchain_chain.check_extra()
         if register_as is not None:
             check_name(register_as)
+        if chain != "rag" and (documents or embeddings):
+            raise ConfigError(
+                f"chain={chain} reads no documents; give chain=rag, or leave documents and embeddings out"
+            )
         if chain == "rag" and (documents is None or embeddings is None):
             raise ConfigError("chain=rag needs documents, a folder, and embeddings, an encoder or openai:MODEL")
         if passage_overlap >= passage_size:
@@ -107,6 +113,8 @@ def register_chain(
         for endpoint in (settings.endpoint, settings.embeddings):
             if endpoint is not None:
                 endpoint.endpoint({}).secret()  # nothing is logged that nobody could ask
+        if settings.endpoint is not None:
+            log_params({"register_chain.base_url": base_url})  # without a password by now
         rows = examples_of(examples, settings.columns, example_rows)
         folder = Path(temporary) / "chain"
         folder.mkdir()

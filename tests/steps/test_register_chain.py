@@ -83,6 +83,7 @@ CASES = {
         "prompt: for chain=rag write {context}",
     ),
     "chain": (["--model", "openai:m", "--chain", "agent"], "chain='agent': "),
+    "documents for nobody": (["--model", "openai:m", "--documents", "d"], "chain=translate reads no documents"),
 }
 
 
