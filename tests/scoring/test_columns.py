@@ -21,7 +21,9 @@ SAID = ['answer to so "it" is > why?', "answer to für ö > who, me?", 'answer t
 
 @pytest.fixture
 def asked(openai_server, tmp_path):
-    settings = ChatSettings("m", "{context} > {question}", openai_server.url, "LLMOPS_TEST_API_KEY", max_retries=0)
+    settings = ChatSettings(
+        "m", "{context} > {question}", openai_server.url, "LLMOPS_TEST_API_KEY", max_retries=0, remember=0
+    )
     openai_chat.save_model(settings, tmp_path / "asked")
     return str(tmp_path / "asked")
 
