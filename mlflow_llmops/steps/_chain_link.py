@@ -236,7 +236,7 @@ def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:
     task = MEASURES[made.task]
     answers = task.ask(download(reference), data)
     task.prove(made, answers, data)
-    logged = load_model(reference, made.task)
+    logged = load_model(reference, made.task, trust_remote_code=made.brings_code)
     task.prove_loaded(made, logged.model, data)
     # how a network is run is no part of its artifact
     return replace(logged, answers=answers, model=replace(logged.model, compiled=made.compiled))
