@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
@@ -91,7 +92,7 @@ def _whole(spark: SparkSession, output: str, overwrite: bool, save: Callable[[st
     """Written beside its place and moved there, by Hadoop's means: Spark may take a bare path for one of HDFS."""
     target = Path(output).resolve()
     beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    java = spark.sparkContext._jvm
+    java: Any = spark.sparkContext._jvm
     fresh, place = (java.org.apache.hadoop.fs.Path(str(each)) for each in (beside, target))
     files = place.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
     if not overwrite and files.exists(place) and len(files.listStatus(place)):
