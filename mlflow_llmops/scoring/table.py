@@ -23,6 +23,7 @@ from mlflow_llmops.scoring.model import ResolvedModel, resolve
 from mlflow_llmops.scoring.options import Options
 from mlflow_llmops.scoring.output import absolute, check_table, without_delta, write
 from mlflow_llmops.scoring.progress import counters_of, shown
+from mlflow_llmops.scoring.said import one_line
 
 UNREADABLE = re.compile(r"\[(?:PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA|FAILED_READ_FILE|COLUMN_ALREADY_EXISTS)\b.*")
 """How Spark begins to say what is wrong with a file, and not with us."""
@@ -112,8 +113,10 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
     if source.startswith(DELTA):
         try:
             return spark.read.format("delta").load(absolute(source.removeprefix(DELTA)))
-        except PySparkException as error:
-            raise without_delta("score_input", source, error) from error
+        except (PySparkException, Py4JJavaError) as error:
+            without_delta("score_input", source, error)
+            said = one_line(str(error))[:200]
+            raise DataError(f"score_input={source}: no Delta table lies there ({said}); check the path") from error
     kind = READERS.get(Path(source).suffix.lower())
     if kind is None:
         raise DataError(f"score_input={source}: give a {', '.join(READERS)} file, {TABLE}name or {DELTA}folder")
