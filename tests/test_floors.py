@@ -30,12 +30,14 @@ ALLOWED = {
     "flavors": WORDS | {"tracking", "batching", "endpoint", "engines", "models"},
     "registry": WORDS | {"tracking", "measure"},
     "scoring": WORDS | {"flavors", "batching", "registry", "tracking"},
+    "cluster": WORDS,
     "steps": WORDS | GROUND | {"tracking", "flavors", "registry", "scoring"},
     "cli": WORDS | {"steps", "methods", "mlproject"},
     "__main__": {"cli"},
     "mlproject": WORDS | {"steps", "methods"},
     "plugins/run_context_provider": {"names", "hardware"},
     "plugins/model_evaluator": WORDS | {"measure", "tracking"},
+    "plugins/project_backend": WORDS | {"cluster"},
     "plugins/__init__": set(),
 }
 THIRD_PARTY = {
@@ -54,12 +56,14 @@ THIRD_PARTY = {
     "flavors": {"mlflow"},
     "registry": {"mlflow"},
     "scoring": {"mlflow", "pyspark"},
+    "cluster": {"mlflow", "pyspark"},
     "steps": {"mlflow", "torch"},
     "cli": {"click"},
     "__main__": set(),
     "mlproject": set(),
     "plugins/run_context_provider": {"mlflow"},
     "plugins/model_evaluator": {"mlflow"},
+    "plugins/project_backend": {"mlflow"},
     "plugins/__init__": set(),
 }
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
