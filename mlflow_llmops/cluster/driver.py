@@ -1,5 +1,5 @@
-"""What spark-submit starts: `driver.py PROCESSES file.py|-m module ...` runs that command in this process, or in as many
-of the cluster's as PROCESSES says."""
+"""What spark-submit starts: `driver.py PROCESSES file.py|-m module ...` runs that command in this process, or in as
+many of the cluster's as PROCESSES says."""
 
 import os
 import runpy

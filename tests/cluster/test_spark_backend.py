@@ -28,7 +28,7 @@ def submitted(cluster: str, store: Path, entry_point: str, **options: object) ->
     command = [sys.executable, "-m", "mlflow", "run", ROOT, "-b", "llmops-spark", "-e", entry_point, *given]
     environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
     return subprocess.run(
-        [*command, "--backend-config", "cluster.json", "--experiment-name", "tests"],
+        [*command, "--backend-config", "cluster.json"],
         capture_output=True,
         text=True,
         env=environment,
