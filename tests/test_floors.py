@@ -31,13 +31,15 @@ ALLOWED = {
     "registry": WORDS | {"tracking", "measure"},
     "scoring": WORDS | {"flavors", "batching", "registry", "tracking"},
     "cluster": WORDS,
-    "steps": WORDS | GROUND | {"tracking", "flavors", "registry", "scoring"},
+    "serving": WORDS | {"flavors", "batching", "engines", "models", "registry", "tracking"},
+    "steps": WORDS | GROUND | {"tracking", "flavors", "registry", "scoring", "serving"},
     "cli": WORDS | {"steps", "methods", "mlproject"},
     "__main__": {"cli"},
     "mlproject": WORDS | {"steps", "methods"},
     "plugins/run_context_provider": {"names", "hardware"},
     "plugins/model_evaluator": WORDS | {"measure", "tracking"},
     "plugins/project_backend": WORDS | {"cluster"},
+    "plugins/deployments": WORDS | {"serving"},
     "plugins/__init__": set(),
 }
 THIRD_PARTY = {
@@ -57,6 +59,7 @@ THIRD_PARTY = {
     "registry": {"mlflow"},
     "scoring": {"mlflow", "pyspark"},
     "cluster": {"mlflow", "pyspark"},
+    "serving": {"mlflow", "transformers"},
     "steps": {"mlflow", "torch"},
     "cli": {"click"},
     "__main__": set(),
@@ -64,6 +67,7 @@ THIRD_PARTY = {
     "plugins/run_context_provider": {"mlflow"},
     "plugins/model_evaluator": {"mlflow"},
     "plugins/project_backend": {"mlflow"},
+    "plugins/deployments": {"mlflow", "click"},
     "plugins/__init__": set(),
 }
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
