@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -21,19 +23,26 @@ ROOT = str(Path(__file__).parents[2])
 OPTIONS = {"student": "layers:1", "epochs": "2", "batch_size": "30", "token_dropout": "0"}
 
 
-def submitted(cluster: str, store: Path, entry_point: str, **options: object) -> subprocess.CompletedProcess[str]:
+def started(cluster: str, store: Path, entry_point: str, **options: object) -> subprocess.Popen[str]:
     """Both cores of the cluster, for whatever can use them."""
     (store / "cluster.json").write_text(json.dumps({"master": cluster, "processes": 2}))
     given = [word for name, value in options.items() for word in ("-P", f"{name}={value}")]
     command = [sys.executable, "-m", "mlflow", "run", ROOT, "-b", "llmops-spark", "-e", entry_point, *given]
     environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
-    return subprocess.run(
+    return subprocess.Popen(
         [*command, "--backend-config", "cluster.json"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        timeout=400,
     )
+
+
+def submitted(cluster: str, store: Path, entry_point: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """The same, when it has ended."""
+    running = started(cluster, store, entry_point, **options)
+    said = running.communicate(timeout=400)
+    return subprocess.CompletedProcess(running.args, running.returncode, *said)
 
 
 def the_run() -> mlflow.entities.Run:
@@ -85,3 +94,23 @@ def test_a_mistake_in_a_training_is_told_once_and_leaves_nothing_behind(cluster,
     failed = the_run()
     assert failed.info.status == "FAILED" and "nothing lies at this path" in failed.data.tags[names.ERROR]
     assert not [p for p in psutil.process_iter(["cmdline"]) if failed.info.run_id in " ".join(p.info["cmdline"] or [])]
+
+
+def test_ctrl_c_ends_a_training_on_the_workers_too(cluster, store, tiny_folder, tiny_data):
+    endless = {**OPTIONS, "epochs": "100000"}
+    running = started(cluster, store, "distill", model=tiny_folder, data=tiny_data, **endless)
+    deadline = time.monotonic() + 300
+    while not (runs := mlflow.search_runs(output_format="list")) or "train/loss" not in runs[0].data.metrics:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    here = [
+        each for each in psutil.process_iter(["cmdline"]) if "torch_run_process_wrapper" in str(each.info["cmdline"])
+    ]
+    ours = [each for each in here if Path(each.cwd()).is_relative_to(store)]
+    training = [*ours, *(child for each in ours for child in each.children(recursive=True))]
+    assert len(ours) == 2 and len(training) >= 6  # each with its launcher and its process
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=120)
+    assert running.returncode != 0 and the_run().info.status == "KILLED", said
+    assert not [each for each in psutil.wait_procs(training, 30)[1] if each.status() != psutil.STATUS_ZOMBIE]
+    assert the_run().info.status == "KILLED"
