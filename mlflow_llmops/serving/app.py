@@ -23,6 +23,7 @@ from mlflow_llmops.serving.completions import chat, complete
 from mlflow_llmops.serving.engine import Engine
 from mlflow_llmops.serving.gate import Gate
 from mlflow_llmops.serving.invocations import by_mlflow, plain_texts, predictions
+from mlflow_llmops.serving.log import show_lines
 from mlflow_llmops.serving.refusals import Refused
 from mlflow_llmops.serving.settings import Settings
 from mlflow_llmops.serving.version import Followed, Version, load_version
@@ -86,10 +87,13 @@ def _is_text(text: str) -> bool:
 def create(settings: Settings | None = None, version: Version | None = None) -> Any:
     """The application. A worker reads its settings from the environment and loads the model itself."""
     asked = settings or Settings.from_environment()
+    show_lines()
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        found: Version = version or await asyncio.to_thread(load_version, asked.model)
+        found = version
+        if found is None:
+            found = await asyncio.to_thread(load_version, asked.model)
         app.state.server = Server(asked, found)
         log.info("%s serves as %s", found.uri, asked.name)
         yield

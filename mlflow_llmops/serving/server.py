@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.serving.log import show_lines
 from mlflow_llmops.serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="llmops-metrics-")
     listening = _listen(settings)
     host, port = listening.getsockname()[:2]
-    _log()
+    show_lines()
     if not _is_loopback(host) and not settings.key:
         log.warning("%s is open to the network and %s is empty: anybody may ask", host, settings.key_variable)
     before = [(number, signal.signal(number, _nothing)) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -85,7 +86,8 @@ def _options(settings: Settings) -> dict[str, Any]:
 def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # the protocol named: asyncio sets TCP_NODELAY only then, and without it a lone client waits 40 ms
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))
         listening.listen(BACKLOG)  # who reads the port file may connect at once
@@ -109,16 +111,6 @@ def _say(port_file: Path | None, host: str, port: int) -> None:
 
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
-
-
-def _log() -> None:
-    """Lines of our own beside uvicorn's."""
-    ours = logging.getLogger("mlflow_llmops")
-    if not ours.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
-        ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
 
 
 def _nothing(number: int, frame: Any) -> None:
