@@ -20,6 +20,7 @@ from mlflow_llmops.batching.generator import TextGenerator
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
 from mlflow_llmops.flavors._completions import CompletionPredictor
+from mlflow_llmops.flavors._example import UNASKED, keep_example
 from mlflow_llmops.flavors._labels import LabelPredictor
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
@@ -28,20 +29,25 @@ from mlflow_llmops.tracking.signature import SIGNATURES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "numpy")
 BATCH_SIZE = 32
+OWN_CODE = "llmops_trust_remote_code"
+"""In the metadata of a model whose code its user trusted when it was logged: as a pyfunc it runs."""
 
 
 def log_model(model: TextModel, name: str) -> ModelInfo:
     """Log network (safetensors) and tokenizer with signature, label names and exact requirements."""
     import mlflow_llmops.flavors.text as flavor
 
-    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model)
+    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model, **UNASKED)
 
 
-def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = None, **kwargs: Any) -> None:
+def save_model(
+    model: TextModel, path: str | Path, mlflow_model: Model | None = None, validate_serving_input: bool = False
+) -> None:
     """The same artifact in a folder, outside of any run; MLflow calls it with the model that is logged."""
     model.check_stock()
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
+    keep_example(saved, path)
     saved.flavors["python_function"]["loader_module"] = __name__
     saved.save(str(Path(path) / "MLmodel"))
 
@@ -49,7 +55,9 @@ def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
     folder = Path(path)
-    model = load(str(folder / "model"), task_of(folder), tokenizer=str(folder / "components" / "tokenizer"))
+    trusted = bool((Model.load(str(folder / "MLmodel")).metadata or {}).get(OWN_CODE))
+    tokenizer = str(folder / "components" / "tokenizer")
+    model = load(str(folder / "model"), task_of(folder), trust_remote_code=trusted, tokenizer=tokenizer)
     if model.task == "text-generation":
         budget = TOKEN_BUDGET[model.kind]
         return CompletionPredictor(
@@ -72,7 +80,7 @@ def _described(model: TextModel) -> dict[str, Any]:
             *(f"{package}=={version(package).partition('+')[0]}" for package in _required(model)),
             f"mlflow-llmops=={__version__}",
         ],
-        "metadata": {"llmops_kind": model.kind},
+        "metadata": {"llmops_kind": model.kind, **({OWN_CODE: True} if model.brings_code else {})},
     }
 
 

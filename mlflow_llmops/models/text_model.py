@@ -43,6 +43,13 @@ class TextModel:
         return self.net
 
     @property
+    def brings_code(self) -> bool:
+        """Its class, or its tokenizer's, is Python code that came with it, and is saved with it."""
+        configs = (getattr(self.net, "config", None), getattr(self.net, "generation_config", None))
+        mapped = any(getattr(config, "auto_map", None) for config in configs)
+        return mapped or bool(self.tokenizer.init_kwargs.get("auto_map"))
+
+    @property
     def artifact(self) -> ExportedArtifact:
         """The description of an exported model's folder."""
         if self.folder is None:
