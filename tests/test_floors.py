@@ -30,6 +30,7 @@ ALLOWED = {
     "flavors": WORDS | {"tracking", "batching", "endpoint", "engines", "models"},
     "registry": WORDS | {"tracking", "measure"},
     "scoring": WORDS | {"flavors", "batching", "registry", "tracking"},
+    "cluster": WORDS,
     "serving": WORDS | {"flavors", "batching", "engines", "models", "registry", "tracking"},
     "search": WORDS | {"models", "data", "engines", "methods", "measure"},
     "steps": WORDS | GROUND | {"tracking", "flavors", "registry", "scoring", "search", "serving"},
@@ -38,6 +39,8 @@ ALLOWED = {
     "mlproject": WORDS | {"steps", "methods"},
     "plugins/run_context_provider": {"names", "hardware"},
     "plugins/model_evaluator": WORDS | {"measure", "tracking"},
+    "plugins/project_backend": WORDS | {"cluster"},
+    "plugins/deployments": WORDS | {"serving"},
     "plugins/__init__": set(),
 }
 THIRD_PARTY = {
@@ -56,6 +59,7 @@ THIRD_PARTY = {
     "flavors": {"mlflow"},
     "registry": {"mlflow"},
     "scoring": {"mlflow", "pyspark"},
+    "cluster": {"mlflow", "pyspark"},
     "serving": {"mlflow", "transformers"},
     "search": {"torch"},
     "steps": {"mlflow", "torch"},
@@ -64,6 +68,8 @@ THIRD_PARTY = {
     "mlproject": set(),
     "plugins/run_context_provider": {"mlflow"},
     "plugins/model_evaluator": {"mlflow"},
+    "plugins/project_backend": {"mlflow"},
+    "plugins/deployments": {"mlflow", "click"},
     "plugins/__init__": set(),
 }
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -29,6 +29,8 @@ UNREADABLE = re.compile(r"\[(?:PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA|FAILED_READ
 """How Spark begins to say what is wrong with a file, and not with us."""
 LOCAL = "local[*, 4]"
 """A task whose worker dies is tried again, as on a cluster."""
+SUBMITTED = "PYSPARK_GATEWAY_PORT"
+"""spark-submit sets it for its driver."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ class Scored:
 
 
 def spark_session(master: str = "") -> SparkSession:
-    """The active session, or a new one on `master`; all cores of this machine where nothing says otherwise."""
+    """The active session, or a new one on `master`, or spark-submit's; all cores of this machine where nothing says
+    otherwise."""
     # The workers must be this Python: PATH may have another one first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("mlflow-llmops score")
     builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
-    session = builder.master(master or os.environ.get("MASTER", LOCAL)).getOrCreate()
+    if master or SUBMITTED not in os.environ:
+        builder = builder.master(master or os.environ.get("MASTER", LOCAL))
+    session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
 
