@@ -17,6 +17,7 @@ from mlflow_llmops.script import (
     KeyVariable,
     MaxQualityDrop,
     MeasureSeconds,
+    MinSpeedup,
     Model,
     Outcome,
     RegisteredModel,
@@ -50,6 +51,7 @@ def label(
     register_as: RegisteredModel = "labels",
     method: Annotated[str, "of quantize, for the small model"] = "int8_static",
     max_quality_drop: MaxQualityDrop = 0.05,
+    min_speedup: MinSpeedup = 1.0,
     key_variable: KeyVariable = "OPENAI_API_KEY",
     measure_seconds: MeasureSeconds = 10.0,
     seed: Seed = 0,
@@ -82,7 +84,8 @@ def label(
         taught = _of(compress("finetune", "full", model, **common))["link"].version
         small = _of(compress("quantize", method, f"models:/{register_as}/{taught}", **common))["link"].version
         compare(register_as, f"{taught},{small}", str(LABELLED), measure_seconds=2 * measure_seconds)
-        promoted = promote(register_as, small, names.PRODUCTION, max_quality_drop, data=str(LABELLED))
+        limits: dict[str, Any] = {"max_quality_drop": max_quality_drop, "min_speedup": min_speedup}
+        promoted = promote(register_as, small, names.PRODUCTION, data=str(LABELLED), **limits)
 
         rows = {"endpoint": _evaluated(big, test), "small": _evaluated(f"models:/{register_as}/{small}", test)}
         costs = {"endpoint": rows["endpoint"][names.COST] / len(test) * 1000}

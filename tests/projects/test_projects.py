@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow
@@ -107,6 +108,22 @@ def test_each_entry_point_gives_options_that_its_script_or_verb_has(name, monkey
         assert given >= set(entry.parameters) or verb
 
 
+def test_each_command_of_a_readme_names_what_is_there():
+    """Project, entry point and parameters, or an option of the verb that is behind the entry point."""
+    pages = [ROOT / "README.md", *(ROOT / "projects").rglob("README.md"), *(ROOT / "docker").glob("README.md")]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    shown = [line.split() for line in lines if re.match(r"mlflow run (\S*#)?(projects/\w+|docker)\b", line)]
+    assert len(shown) > 15
+    for words in shown:
+        entry = words[words.index("-e") + 1] if "-e" in words else "main"
+        found = load_project(str(ROOT / words[2].rpartition("#")[2])).get_entry_point(entry)
+        verb = re.search(r"-m mlflow_llmops (\w+)", found.command)
+        known = {*found.parameters, *(each.name for each in (parameters_of(verb[1]) if verb else ()))}
+        given = {word.split("=")[0] for before, word in pairwise(words) if before == "-P"}
+        assert given <= known, words
+        assert {name for name, each in found.parameters.items() if each.default is None} <= given, words
+
+
 def plain(default: str) -> str | float:
     """0.10 and 0.1 are one number, False and false one word."""
     try:
@@ -127,14 +144,14 @@ def topic_rows(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.spark
 def test_classify_minilm_intents(store, tiny_folder):
-    options = {"methods": "quantize.int8_dynamic", "set": "finetune.full.epochs=6", "measure_seconds": 1}
+    options = {"methods": "quantize.int8_static", "set": "finetune.full.epochs=6", "measure_seconds": 2}
     where = project(store, "classify_minilm_intents")
     said = ran(where, model=tiny_folder, max_quality_drop=0.2, **options)
     assert "exit code 0" in said, said
     rows = pd.read_csv(where / "build" / "intents.csv")
     assert rows["text"].is_unique and rows["label"].nunique() == 8
     champion = MlflowClient().get_model_version_by_alias("intents", names.CHAMPION)
-    assert champion.tags[names.METHOD] == "quantize.int8_dynamic"
+    assert champion.tags[names.METHOD] == "quantize.int8_static"
     scored = pd.read_parquet(where / "build" / "scored.parquet")
     truth = rows.set_index("text")["label"]
     hits = [row.prediction["label"] == truth[row.text] for row in scored.itertuples()]
@@ -192,7 +209,9 @@ def test_distill_from_api(store, openai_server, topic_rows, tiny_folder):
 
     openai_server.answer = answer
     given = {"endpoint_model": "m", "base_url": openai_server.url, "texts": topic_rows, "count": 400, "test_count": 60}
-    more = {"method": "int8_dynamic", "measure_seconds": 1, "max_quality_drop": 0.3, "model": tiny_folder}
+    # a machine that others use too may prove no speed-up in a second
+    gate = {"max_quality_drop": 0.3, "min_speedup": 0}
+    more = {"method": "int8_dynamic", "measure_seconds": 1, "model": tiny_folder, **gate}
     said = ran(project(store, "distill_from_api"), **given, **more)
     assert "exit code 0" in said, said
     versions = {int(v.version): v for v in MlflowClient().search_model_versions("name = 'labels'")}
