@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,32 +161,39 @@ def test_classify_minilm_intents(store, tiny_folder):
 
 
 @pytest.mark.slow
-def test_generate_tiny_docs_from_a_git_uri_and_served(store, tiny_texts):
-    """The other way to name a project, with the commit that it is of in the run."""
+def test_generate_tiny_docs(store, tiny_texts):
     documents = store / "documents"
     documents.mkdir()
     words = [text.replace(" ", "\n", 1) for text in (*tiny_texts.train.texts, *tiny_texts.dev.texts)]
     (documents / "a.txt").write_text("\n\n".join(words[:300]))
     (documents / "b.md").write_text("\n\n".join(words[300:]))
-    uri, commit = bare_clone(store)
-    small = {"documents": documents, "epochs": 2, "measure_seconds": 0.5, "fraction": 0.25}
-    said = ran(f"{uri}#projects/generate_tiny_docs", **small)
+    where = project(store, "generate_tiny_docs")
+    said = ran(where, documents=documents, epochs=2, measure_seconds=0.5, fraction=0.25)
     assert "exit code 0" in said, said
     versions = {int(v.version): v for v in MlflowClient().search_model_versions("name = 'tiny-docs'")}
     made = [versions[i + 1].tags[names.METHOD] for i in range(4)]
     assert made == ["finetune.full", "prune.neurons", "distill.logits", "quantize.weight_only"]
-    parent = next(run for run in mlflow.search_runs(search_all_experiments=True, output_format="list")
-                  if "mlflow.parentRunId" not in run.data.tags)  # fmt: skip
-    assert parent.data.tags["mlflow.source.git.commit"] == commit
     address = f"http://127.0.0.1:{(port := free_port())}"
-    where = project(store, "generate_tiny_docs")
     with process(command_of(where, "serve", port=port), f"{address}/ping", store / "serve.log", 120):
         answers = post(f"{address}/invocations", {"inputs": ["the boat"], "params": {"max_new_tokens": 5}})
     assert answers and answers[0]
 
 
-def bare_clone(store: Path) -> tuple[str, str]:
-    """The checkout's projects as a bare repository of its own, by its file:// address, and the commit in it."""
+@pytest.mark.slow
+def test_a_project_of_a_git_uri_runs_from_a_clone_and_says_the_commit(store, git_uri):
+    """A server on this machine, since MLflow takes the file:// address of a repository for a folder."""
+    uri, commit = git_uri
+    said = ran(f"{uri}#projects/nightly_regression", "tickets", count=40, file=store / "tickets.csv")
+    assert "exit code 0" in said, said
+    assert len(pd.read_csv(store / "tickets.csv")) == 40
+    [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.data.tags["mlflow.source.git.commit"] == commit
+    assert not (ROOT / "projects" / "nightly_regression" / "tickets.csv").exists()
+
+
+@pytest.fixture
+def git_uri(store):
+    """The checkout's projects as a bare repository behind git's own server, and the commit in it."""
     work = store / "checkout"
     ignored = shutil.ignore_patterns("build", "__pycache__")
     shutil.copytree(ROOT / "projects", work / "projects", ignore=ignored)
@@ -193,7 +202,18 @@ def bare_clone(store: Path) -> tuple[str, str]:
         subprocess.run(["git", *words], cwd=work, check=True)
     subprocess.run(["git", "clone", "-q", "--bare", str(work), str(store / "bare.git")], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=work, check=True, capture_output=True, text=True)
-    return f"file://{store / 'bare.git'}", head.stdout.strip()
+    port = free_port()
+    command = ["git", "daemon", "--export-all", f"--base-path={store}", "--listen=127.0.0.1", f"--port={port}"]
+    serving = subprocess.Popen([*command, str(store)], start_new_session=True)
+    address = f"git://127.0.0.1:{port}/bare.git"
+    try:
+        while subprocess.run(["git", "ls-remote", address], capture_output=True, timeout=30).returncode:
+            assert serving.poll() is None
+            time.sleep(0.1)
+        yield address, head.stdout.strip()
+    finally:
+        os.killpg(serving.pid, signal.SIGTERM)
+        serving.wait(30)
 
 
 @pytest.mark.slow
