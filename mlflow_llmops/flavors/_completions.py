@@ -15,6 +15,14 @@ class CompletionPredictor:
     def __init__(self, generator: TextGenerator) -> None:
         self._generator = generator
 
+    def get_raw_model(self) -> "CompletionPredictor":
+        """What MLflow's pyfunc wraps, for a server that completes the prompts of many requests together."""
+        return self
+
+    @property
+    def generator(self) -> TextGenerator:
+        return self._generator
+
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str | None]:
         """What follows each prompt, without the prompt; a null gets a null. `params` are those of the signature."""
         prompts = column(model_input)

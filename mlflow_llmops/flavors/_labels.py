@@ -17,6 +17,18 @@ class LabelPredictor:
     def __init__(self, scorer: TextScorer, labels: Sequence[str]) -> None:
         self._scorer, self._labels = scorer, labels
 
+    def get_raw_model(self) -> "LabelPredictor":
+        """What MLflow's pyfunc wraps, for a server that scores the texts of many requests together."""
+        return self
+
+    @property
+    def scorer(self) -> TextScorer:
+        return self._scorer
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self._labels
+
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, labels), float32."""
         return self._scorer.logits(texts)

@@ -1,6 +1,7 @@
 """A text's vector from an encoder of ours: the mean of its last hidden states."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,17 @@ class MeanStates:
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """From `input_ids` and `attention_mask`, (texts, tokens), to (texts, width), float32."""
-        given = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        with torch.inference_mode():
-            states = self.network(**given).last_hidden_state
-        mask = given["attention_mask"].unsqueeze(-1)
-        mean: np.ndarray = ((states * mask).sum(1) / mask.sum(1)).float().numpy()
-        return mean
+        return mean_states(self.network, inputs)
+
+
+def mean_states(network: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """The mean of the last hidden states of a network without its head, padding left out, (texts, width)."""
+    given = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    with torch.inference_mode():
+        states = network(**given).last_hidden_state
+    mask = given["attention_mask"].unsqueeze(-1)
+    mean: np.ndarray = ((states * mask).sum(1) / mask.sum(1)).float().numpy()
+    return mean
 
 
 def save_embedder(model: TextModel, folder: Path) -> None:

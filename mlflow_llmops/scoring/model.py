@@ -10,14 +10,13 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.types import ColSpec, Schema
 from mlflow.types import DataType as MlflowType
 from mlflow.types.schema import Array
 from pyspark.sql.types import ArrayType, DataType, StructField, StructType
 
 from mlflow_llmops.errors import ModelError
-from mlflow_llmops.tracking.references import MLMODEL, download
+from mlflow_llmops.tracking.references import MLMODEL, download, pinned
 
 ENDPOINT_KINDS = ("endpoint", "chain")
 """What `llmops_kind` says of models that ask somebody else."""
@@ -54,7 +53,7 @@ def resolve(reference: str) -> ResolvedModel:
 
     Raises ModelError where there is none, or where it takes no single column of texts.
     """
-    uri, number = _pinned(reference)
+    uri, number = pinned(reference)
     folder, digest = _fetched(uri) if uri.startswith("models:/") and number else _fetch(uri)
     if not (folder / MLMODEL).is_file():
         raise ModelError(
@@ -67,21 +66,6 @@ def resolve(reference: str) -> ResolvedModel:
     needed = folder / "requirements.txt"
     runtimes = _installed(needed.read_text(encoding="utf-8") if needed.is_file() else "")
     return ResolvedModel(reference, uri, described, folder, digest, column, result, kind in ENDPOINT_KINDS, runtimes)
-
-
-def _pinned(reference: str) -> tuple[str, str]:
-    """The reference with a version's number in it, and that number; a reference of another kind and nothing."""
-    if not reference.startswith("models:/"):
-        return reference, ""
-    try:
-        found = get_model_name_and_version(mlflow.MlflowClient(), reference)
-    except MlflowException as error:
-        first = str(error).partition("\n")[0][:200]
-        raise ModelError(
-            f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "
-            "look the name up in the MLflow UI, or set MLFLOW_TRACKING_URI"
-        ) from error
-    return (f"models:/{found[0]}/{found[1]}", str(found[1])) if len(found) == 2 else (reference, "")
 
 
 def _fetched(uri: str) -> tuple[Path, str]:

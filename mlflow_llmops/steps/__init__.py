@@ -36,6 +36,7 @@ STEPS = {
         "mlflow_llmops.steps.doctor:doctor", "Find stages, aliases and tags that differ from the record, and mend them."
     ),
     "score": Step("mlflow_llmops.steps.score:score", "Score a table with a registered version through Spark."),
+    "serve": Step("mlflow_llmops.steps.serve:serve", "Serve a version to OpenAI's clients and MLflow's."),
     "register_openai": Step(
         "mlflow_llmops.steps.register_openai:register_openai",
         "Register a prompt to an OpenAI-compatible endpoint as a model.",
