@@ -2,8 +2,8 @@
 
     python benchmarks/trials.py [--trials 40] [--seconds 20]
 
-A text is 20 products of two matrices, or 21. Prints how often the interval covers 1, and how often the slowdown is found,
-not found, or found with the wrong sign. About half an hour; a machine that does other work cannot tell 5 %, and may say so.
+A text is 20 products of two matrices, or 21. Prints how often the interval covers 1, and how often the slowdown is
+found, not found, or found with the wrong sign. About half an hour; a busy machine cannot tell 5 %, and says so.
 """
 
 import argparse

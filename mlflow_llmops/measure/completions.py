@@ -26,7 +26,9 @@ def continuations(texts: Sequence[str], prompts: Sequence[str]) -> tuple[str, ..
 
 def against_texts(written: Sequence[str], real: Sequence[str]) -> Measurements:
     """ROUGE-L and exact match against the real continuations, each cut to the number of words that was written."""
-    pairs = [(now := _words(text), _words(other)[: max(1, len(now))]) for text, other in zip(written, real, strict=True)]
+    pairs = [
+        (now := _words(text), _words(other)[: max(1, len(now))]) for text, other in zip(written, real, strict=True)
+    ]
     scores = np.array([rouge_l(other, now) for now, other in pairs])
     found = statistic_interval(lambda drawn: float(scores[drawn].mean()), len(scores))
     return {

@@ -28,7 +28,13 @@ STEPS = {
     "factorize": Step(_COMPRESS, "Write matrices as products of narrower ones, and run the result as a graph.", True),
     "quantize": Step(_COMPRESS, "Store weights, and activations where the method says so, in fewer bits.", True),
     "export": Step(_COMPRESS, "Move the model to a faster runtime at full precision.", True),
-    "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),
+    "compare": Step(
+        "mlflow_llmops.steps.compare:compare",
+        "Report on registered versions, measured side by side, or on what runs have stored, with a recommended model.",
+    ),
+    "benchmark": Step(
+        "mlflow_llmops.steps.benchmark:benchmark", "Measure any models side by side in one run, an endpoint's too."
+    ),
     "promote": Step("mlflow_llmops.steps.promote:promote", "Take a version past the gate to Staging or Production."),
     "rollback": Step("mlflow_llmops.steps.rollback:rollback", "Give a place back to the version that held it before."),
     "history": Step("mlflow_llmops.steps.history:history", "Print who held which place, from when to when."),

@@ -1,7 +1,7 @@
 """How causal models are measured and proven: by how likely they hold the test split, and by what they write."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def held(model: TextModel, texts: Texts) -> float:
 class LanguageTimes(Times):
     """Times of scoring, and those of writing."""
 
-    written: Written
+    written: Written = field(kw_only=True)
 
 
 def speed(

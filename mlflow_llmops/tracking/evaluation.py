@@ -12,7 +12,7 @@ from mlflow_llmops.measure import quality
 from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.speed import measure_speed
 from mlflow_llmops.tracking.reload_rows import COSTS
-from mlflow_llmops.tracking.signature import LABEL
+from mlflow_llmops.tracking.signature import LABEL, SCORE
 
 SECONDS = 5.0
 
@@ -35,11 +35,13 @@ def evaluate_pyfunc(
     if frame.shape[1] != 1 or not all(isinstance(text, str) for text in texts):
         raise DataError(f"evaluators=llmops takes one column of texts; the data has: {', '.join(map(str, frame))}")
     answers = model.predict(texts) if model is not None else predictions
-    measured = quality.classification(list(truth), _labels(answers))
-    if isinstance(answers, pd.DataFrame) and set(COSTS) <= set(answers):
-        measured |= _costs(answers)
+    measured = quality.classification(list(truth), labels_of(answers))
+    if isinstance(answers, pd.DataFrame):
+        measured |= costs_of(answers)
+        if {LABEL, SCORE} <= set(answers):
+            measured[names.CALIBRATION_ERROR] = quality.calibration_error(truth, labels_of(answers), answers[SCORE])
     if seconds is None:
-        seconds = 0.0 if _asks_an_endpoint(model) else SECONDS
+        seconds = 0.0 if asks_an_endpoint(model) else SECONDS
     if model is None or not seconds:
         return measured
     times = measure_speed({"model": model.predict}, texts, lambda sample: len(sample), seconds)["model"].measurements()
@@ -47,19 +49,24 @@ def evaluate_pyfunc(
     return {**measured, **times}
 
 
-def _asks_an_endpoint(model: Any) -> bool:
+def asks_an_endpoint(model: Any) -> bool:
+    """Whether each call of the pyfunc is paid."""
     described = getattr(getattr(model, "metadata", None), "metadata", None) or {}
     return described.get("llmops_kind") == "endpoint"
 
 
-def _costs(answers: pd.DataFrame) -> Measurements:
+def costs_of(answers: pd.DataFrame) -> Measurements:
+    """Tokens, costs and failed rows, added up; nothing where the answers do not say them."""
+    if not set(COSTS) <= set(answers):
+        return {}
     sums = answers[list(COSTS)].sum(min_count=1)
     found = dict(zip((names.CALL_PROMPT_TOKENS, names.CALL_COMPLETION_TOKENS, names.COST), sums, strict=True))
     found[names.FAILED_ROWS] = answers["error"].notna().sum()
     return {name: float(value) for name, value in found.items() if pd.notna(value)}
 
 
-def _labels(answers: Any) -> list[str]:
+def labels_of(answers: Any) -> list[str]:
+    """The column `label`, or the first one."""
     if isinstance(answers, pd.DataFrame):
         answers = answers[LABEL] if LABEL in answers else answers.iloc[:, 0]
     return [str(label) for label in answers]

@@ -1,5 +1,7 @@
 """Quality label by label, counted by hand; and that probabilities mean what they say."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_calibration_agrees_with_the_definition_written_out():
     right = np.array([label == "a" for label in predicted], float)
     edges = np.linspace(0, 1, BINS + 1)
     expected = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (said > low) & (said <= high)
         expected += inside.mean() * abs(right[inside].mean() - said[inside].mean())
     assert calibration_error(truth, predicted, said).value == pytest.approx(expected)
