@@ -1,5 +1,6 @@
 """Several models side by side in one run, measured or as stored: the evidence that the gate judges, and a report."""
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -134,8 +135,8 @@ def publish(
 
 
 def metric_safe(label: str) -> str:
-    """As MLflow takes it in a metric's name."""
-    return re.sub(r"[^\w\-. :/]", "_", label)
+    """As MLflow takes it in a metric's name, which must be no path out of its folder."""
+    return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", label)).lstrip("./")
 
 
 def _check_sources(given: Mapping[str, str | None], versions: str | None) -> None:
