@@ -1,8 +1,10 @@
 """What a user sees: a real Chromium on a real `mlflow server`, from the experiment to the comparison of its runs."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +37,7 @@ def server(store: Path):
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
     command += ["--port", str(port), "--workers", "1"]
     with (store / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         for _ in range(240):
             try:
@@ -47,7 +49,7 @@ def server(store: Path):
             raise TimeoutError((store / "server.log").read_text()[-2000:])
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too, which a busy machine lets end late
         process.wait(30)
 
 
