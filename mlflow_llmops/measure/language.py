@@ -19,13 +19,16 @@ was not seen. Without any difference it leaves about 2.8 / texts on either side,
 
 
 def language(found: Likelihoods) -> Measurements:
-    """Perplexity: e to the mean negative log-likelihood of a token, with the number of texts it comes from.
+    """Perplexity: e to the mean negative log-likelihood of a token; the share of tokens that are held most likely; and
+    the number of texts both come from.
 
     Raises DataError where no text has a token to predict.
     """
     sums, counts = _totals(found)
+    hits = np.array([row.sum() for row in found.hits], dtype=np.float64)[found.counts > 0]
     return {
         names.PERPLEXITY: _exp(pooled_interval(-sums, counts)),
+        names.TOKEN_ACCURACY: pooled_interval(hits, counts, (0.0, 1.0)),
         names.QUALITY_TEXTS: float(len(counts)),
     }
 

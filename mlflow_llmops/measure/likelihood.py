@@ -24,6 +24,8 @@ class Likelihoods:
     ends: list[np.ndarray]
     starts: list[int]
     """The position of the first character that is predicted, in each text."""
+    hits: list[np.ndarray]
+    """Whether the most likely token is the text's own."""
 
     @property
     def counts(self) -> np.ndarray:
@@ -34,7 +36,7 @@ class Likelihoods:
 def likelihoods(model: TextModel, texts: Sequence[str]) -> Likelihoods:
     """Texts are cut to what the model takes. The tokenizer's own marks at a text's beginning count as tokens that are
     given; no end is added, so perplexity is that of the text alone."""
-    log, best = ([np.zeros(0)] * len(texts) for _ in range(2))
+    log, best, hits = ([np.zeros(0)] * len(texts) for _ in range(3))
     ids = scorer_of(model).encode(texts)
     with tqdm(total=len(ids), desc="log-likelihoods") as bar:
         for position, logits in _scored(model, ids):
@@ -43,13 +45,14 @@ def likelihoods(model: TextModel, texts: Sequence[str]) -> Likelihoods:
             total = np.exp(ahead - highest[:, None]).sum(axis=-1, dtype=np.float64)
             log[position] = ahead[np.arange(len(targets)), targets] - highest - np.log(total)
             best[position] = ahead.argmax(axis=-1)
+            hits[position] = best[position] == targets
             bar.update()
     encoder = model.encoder
     encoder.no_truncation()
     encoded = encoder.encode_batch(list(texts))
     spans = [_ends(item.offsets, len(row)) for item, row in zip(encoded, ids, strict=True)]
     starts = [int(ends[0]) if len(ends) else 0 for ends in spans]
-    return Likelihoods(encoder.to_str(), log, best, [ends[1:] for ends in spans], starts)
+    return Likelihoods(encoder.to_str(), log, best, [ends[1:] for ends in spans], starts, hits)
 
 
 def score(model: TextModel, texts: Sequence[str]) -> None:

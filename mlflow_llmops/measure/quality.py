@@ -6,7 +6,9 @@ import numpy as np
 
 from mlflow_llmops import names
 from mlflow_llmops.measure.intervals import share_change, share_interval, share_ratio, statistic_interval
-from mlflow_llmops.measure.measurement import Measurements
+from mlflow_llmops.measure.measurement import Estimate, Measurements
+
+BINS = 15
 
 
 def classification(truth: Sequence[str], predicted: Sequence[str]) -> Measurements:
@@ -41,3 +43,24 @@ def change(truth: Sequence[str], baseline: Sequence[str], candidate: Sequence[st
         names.RETAINED: share_ratio(was, now),
         names.AGREEMENT: share_interval(same),
     }
+
+
+def calibration_error(
+    truth: Sequence[str], predicted: Sequence[str], probabilities: Sequence[float] | np.ndarray
+) -> Estimate:
+    """How far the probability of the chosen label is from the share of texts for which it is right, on average over 15
+    bins of equal width (expected calibration error; Guo et al., arXiv:1706.04599); bootstrap over texts.
+
+    Resampling only ever adds error, so the interval is wide at its upper end.
+    """
+    said = np.asarray(probabilities, dtype=np.float64)
+    off = np.array([a == b for a, b in zip(truth, predicted, strict=True)], float) - said
+    # the bins are closed above, as in the paper
+    bins = np.clip(np.ceil(said * BINS).astype(int) - 1, 0, BINS - 1)
+
+    def error(picked: np.ndarray) -> float:
+        # the size of a bin cancels out: its share of texts times the mean of what it is off by
+        return float(np.abs(np.bincount(bins[picked], off[picked], BINS)).sum() / len(picked))
+
+    found = statistic_interval(error, len(off))
+    return Estimate(found.value, min(found.value, found.low), max(found.value, found.high))

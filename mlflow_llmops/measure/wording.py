@@ -25,12 +25,22 @@ def wording(wanted: Sequence[str], written: Sequence[str | None]) -> Measurement
 
 
 def rouge_l(wanted: str, written: str) -> float:
-    """F1 of the longest common subsequence of words, small letters and large alike; words of any alphabet count."""
-    a, b = (WORDS.findall(text.lower()) for text in (wanted, written))
-    lengths = [0] * (len(b) + 1)
-    for word in a:
+    """`common_f1` of the words; of texts without a word, whether they are the same."""
+    a, b = words(wanted), words(written)
+    return common_f1(a, b) if a or b else float(wanted.strip() == written.strip())
+
+
+def common_f1(wanted: Sequence[str], written: Sequence[str]) -> float:
+    """F1 of the longest common subsequence of two lists of words; 0 where either has none."""
+    lengths = [0] * (len(written) + 1)
+    for word in wanted:
         before = lengths
         lengths = [0]
-        for i, other in enumerate(b):
+        for i, other in enumerate(written):
             lengths.append(before[i] + 1 if word == other else max(before[i + 1], lengths[i]))
-    return 2 * lengths[-1] / (len(a) + len(b)) if a or b else float(wanted.strip() == written.strip())
+    return 2 * lengths[-1] / max(1, len(wanted) + len(written))
+
+
+def words(text: str) -> list[str]:
+    """Of any alphabet, small letters and large alike."""
+    return WORDS.findall(text.lower())

@@ -13,11 +13,22 @@ from mlflow_llmops.models.text_model import TextModel
 
 
 def calibration_texts(data: Splits, count: int, seed: int) -> Texts:
-    """At most `count` texts of the train split, drawn at random. Raises DataError where it is empty."""
+    """At most `count` texts of the train split, drawn at random.
+
+    Raises DataError where it is empty, and where a drawn text stands in the test split, unless overlap=allow said that
+    it may.
+    """
     if not len(data.train):
         raise DataError("calibration needs texts of the train split, and it is empty; give data with a train split")
     picked = np.random.default_rng(seed).choice(len(data.train), size=min(count, len(data.train)), replace=False)
-    return data.train.pick([int(i) for i in picked])
+    drawn = data.train.pick([int(i) for i in picked])
+    leaked = set(drawn.texts) & set(data.test.texts)
+    if leaked and not data.overlap_kept:
+        raise DataError(
+            f"{len(leaked)} of {len(drawn)} texts for calibration stand in the test split, on which the result is "
+            "measured; take them out of the train split (overlap=drop does)"
+        )
+    return drawn
 
 
 def batches_of_one(model: TextModel, texts: Sequence[str]) -> list[Arrays]:

@@ -31,7 +31,13 @@ STEPS = {
     "search": Step(
         "mlflow_llmops.steps.search:search", "Find the chain of methods that keeps your limits, within a time budget."
     ),
-    "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),
+    "compare": Step(
+        "mlflow_llmops.steps.compare:compare",
+        "Report on registered versions, measured side by side, or on what runs have stored, with a recommended model.",
+    ),
+    "benchmark": Step(
+        "mlflow_llmops.steps.benchmark:benchmark", "Measure any models side by side in one run, an endpoint's too."
+    ),
     "promote": Step("mlflow_llmops.steps.promote:promote", "Take a version past the gate to Staging or Production."),
     "rollback": Step("mlflow_llmops.steps.rollback:rollback", "Give a place back to the version that held it before."),
     "history": Step("mlflow_llmops.steps.history:history", "Print who held which place, from when to when."),

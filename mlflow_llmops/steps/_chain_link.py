@@ -14,7 +14,7 @@ import torch
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import GateFailed
-from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
+from mlflow_llmops.flavors.by_kind import log_text_model
 from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.measure.batch_drift import NO_DRIFT
 from mlflow_llmops.measure.measurement import Measurements, flat
@@ -31,7 +31,7 @@ from mlflow_llmops.steps._full_precision import in_full_precision
 from mlflow_llmops.steps._hardware import hardware_warning, tell
 from mlflow_llmops.steps._part import hand_out
 from mlflow_llmops.steps._pruned import apply_pruning
-from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
+from mlflow_llmops.steps._side_by_side import Contender, counted, log_pictures, side_by_side, with_answers
 from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.card import ModelCard, card_uri, log_card
@@ -242,17 +242,6 @@ def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:
     return replace(logged, answers=answers, model=replace(logged.model, compiled=made.compiled))
 
 
-def with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:
-    """The baseline, asked in a fresh process like the candidate."""
-    if source.answers is not None and source.folder is not None:
-        return source
-    artifact = source.folder
-    if artifact is None:
-        artifact = folder / "saved"
-        save_text_model(source.model, artifact)
-    return replace(source, folder=artifact, answers=MEASURES[source.model.task].ask(artifact, data))
-
-
 @contextmanager
 def _control(
     name: str, kind: str, source: TextModel, data: Splits, folder: Path, seed: int
@@ -286,6 +275,8 @@ def _measure(
         for ratio, gain in gains(times[label], times[name]).items():
             now[ratio + names.IN_SAME_RUNTIME] = gain
         rows.insert(1, Row(label, measured[label], kind=control.kind))
+    log_pictures(contenders, data)
+    mlflow.set_tag(names.MEASURING, times[name].ended)
     if grid_seconds:
         controls = {label: control} if control else {}
         models = {"baseline": baseline.model, **controls, name: candidate.model}

@@ -3,19 +3,23 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from mlflow_llmops import names
 from mlflow_llmops.batching.scorer import softmax
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import DataError
 from mlflow_llmops.measure import quality as labels_quality
 from mlflow_llmops.measure.batch_drift import batch_drift
+from mlflow_llmops.measure.classes import by_class
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 from mlflow_llmops.measure.rival import tfidf_answers
 from mlflow_llmops.measure.scorer import scorer_of
-from mlflow_llmops.measure.speed import Times, latency_speedup, measure_speed, speedup
+from mlflow_llmops.measure.speed import Score, Times, latency_speedup, measure_speed, speedup
 from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.tracking.classes import classes_markdown, confusion_png
 from mlflow_llmops.tracking.references import LoadedModel, asked
-from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_same
+from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_asked, check_same
 
 HELD = "accuracy"
 
@@ -35,13 +39,19 @@ def prove_loaded(made: TextModel, loaded: TextModel, data: Splits) -> None:
 
 
 def quality(models: Mapping[str, LoadedModel], data: Splits) -> dict[str, Measurements]:
-    """Accuracy and macro-F1, the change in accuracy, and how far a score moves with its batch-mates."""
-    truth, first = data.test.labels, asked(next(iter(models.values()))).labels
-    answers = {label: asked(model).labels for label, model in models.items()}
+    """Accuracy, macro-F1 and calibration, the change in accuracy, and how far a score moves with its batch-mates.
+
+    Raises DataError where a model answered other texts than the test split's.
+    """
+    said = {label: asked(model) for label, model in models.items()}
+    check_asked(said, data.test.texts)
+    truth, first = data.test.labels, next(iter(said.values())).labels
+    answers = {label: each.labels for label, each in said.items()}
     return {
         label: {
             **labels_quality.classification(truth, now),
             **labels_quality.change(truth, first, now),
+            names.CALIBRATION_ERROR: labels_quality.calibration_error(truth, now, said[label].scores),
             **batch_drift(models[label].model, data.test.texts),
         }
         for label, now in answers.items()
@@ -71,13 +81,13 @@ def held(model: TextModel, texts: Texts) -> float:
 
 
 def speed(
-    models: Mapping[str, TextModel], data: Splits, seconds: float
+    models: Mapping[str, TextModel], data: Splits, seconds: float, others: Mapping[str, Score] | None = None
 ) -> tuple[dict[str, Times], dict[str, Measurements]]:
     """From texts to labels."""
     scorers = {label: scorer_of(model) for label, model in models.items()}
     first = next(iter(models))
     times = measure_speed(
-        {label: scorer.logits for label, scorer in scorers.items()},
+        {**{label: scorer.logits for label, scorer in scorers.items()}, **(others or {})},
         data.test.texts,
         lambda texts: sum(map(len, scorers[first].encode(texts))),
         seconds,
@@ -88,6 +98,12 @@ def speed(
 def gains(was: Times, now: Times) -> Measurements:
     """Of all texts together, and of one alone."""
     return {names.SPEEDUP: speedup(was, now), names.LATENCY_SPEEDUP: latency_speedup(was, now)}
+
+
+def pictures(answers: Mapping[str, Answers], data: Splits) -> dict[str, str | Figure]:
+    """Quality label by label as a table, and which label is taken for which."""
+    found = by_class(data.test.labels, {label: each.labels for label, each in answers.items()})
+    return {names.CLASSES_TABLE: classes_markdown(found), names.CONFUSION_PNG: confusion_png(found)}
 
 
 def beside(label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:

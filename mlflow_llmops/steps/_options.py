@@ -25,13 +25,22 @@ Overlap = Annotated[Literal["drop", "error", "allow"], "what to do with texts th
 RegisterAs = Annotated[str | None, "registered model that gets the result as a new version; auto: none"]
 RegisteredModel = Annotated[str, "registered model"]
 Seed = Annotated[int, "seed of everything random", Ge(0), Lt(2**32)]
-MeasureSeconds = Annotated[float, "time for measuring speed, for all models of a run together", Gt(0)]
+MeasureSeconds = Annotated[
+    float,
+    "time for measuring speed, for all models of a run together; less where every speed-up is known to 1 % before",
+    Gt(0),
+]
 MaxQualityDrop = Annotated[
     float,
     "largest loss that the gate accepts, at the interval's low end: of accuracy, or nats per token for text-generation",
     Ge(0),
 ]
 MinSpeedup = Annotated[float, "smallest speed-up that the gate accepts, at the interval's low end", Ge(0)]
+RecommendedDrop = Annotated[
+    float | None, "largest loss of quality against the baseline that a recommended model may have; auto: any", Ge(0)
+]
+RecommendedLatency = Annotated[float | None, "largest p95 latency of one text, in ms, of it; auto: any", Gt(0)]
+RecommendedSize = Annotated[float | None, "largest size on disk, in MiB, of it; auto: any", Gt(0)]
 TrustRemoteCode = Annotated[bool, "run Python code that comes with the model: only for sources you trust"]
 
 KeyVariable = Annotated[str, "name of the environment variable that holds the endpoint's key"]

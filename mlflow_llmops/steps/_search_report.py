@@ -10,7 +10,8 @@ from mlflow_llmops import names
 from mlflow_llmops.measure.measurement import Estimate, flat
 from mlflow_llmops.search.limits import Wanted
 from mlflow_llmops.search.study import DONE, Trial
-from mlflow_llmops.tracking.report import Row, cell, layout_of, pareto_front, pareto_png
+from mlflow_llmops.tracking.pareto import pareto_front, pareto_png
+from mlflow_llmops.tracking.report import Row, cell, layout_of
 
 IN_TERMINAL = (names.QUALITY_CHANGE, names.LATENCY_P95, names.DISK)
 """Beside the objective: what the limits are about."""

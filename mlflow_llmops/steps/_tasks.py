@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from matplotlib.figure import Figure
+
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.measure.measurement import Measurements
-from mlflow_llmops.measure.speed import Times
+from mlflow_llmops.measure.speed import Score, Times
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.steps import _classification, _generation
 from mlflow_llmops.tracking.references import LoadedModel
@@ -38,12 +40,15 @@ class TaskMeasures(Protocol):
         """The quality on one split that a bound on its loss is about: more is better, and a loss is a difference."""
 
     def speed(
-        self, models: Mapping[str, TextModel], data: Splits, seconds: float
+        self, models: Mapping[str, TextModel], data: Splits, seconds: float, others: Mapping[str, Score] | None = None
     ) -> tuple[dict[str, Times], dict[str, Measurements]]:
-        """Times of scoring, and all that follows from times, for each model."""
+        """Times of scoring, and all that follows from times, for each model; `others` are timed in turn with them."""
 
     def gains(self, was: Times, now: Times) -> Measurements:
         """How many times as fast `now` is, under the names of ratios."""
+
+    def pictures(self, answers: Mapping[str, Answers], data: Splits) -> dict[str, str | Figure]:
+        """What else there is to see of the answers: Markdown and pictures by the names of their files."""
 
     def beside(self, label: str, first: LoadedModel, data: Splits, measured: Measurements) -> list[str]:
         """What else the baseline is held against, in words; its numbers go into `measured`."""

@@ -1,9 +1,9 @@
-"""Measure several models side by side in one run: the evidence that the gate judges."""
+"""Several models side by side in one run, measured or as stored: the evidence that the gate judges, and a report."""
 
-import tempfile
-from collections.abc import Sequence
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import mlflow
@@ -16,9 +16,11 @@ from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.hardware import hardware_tags
+from mlflow_llmops.measure.energy import UNREADABLE
 from mlflow_llmops.measure.measurement import Estimate
+from mlflow_llmops.measure.speed import Score
 from mlflow_llmops.models.tasks import task_named
-from mlflow_llmops.registry.versions import get_version
+from mlflow_llmops.registry.versions import get_version, versions_of
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
     Data,
@@ -27,22 +29,31 @@ from mlflow_llmops.steps._options import (
     MeasureSeconds,
     Outcome,
     Overlap,
+    RecommendedDrop,
+    RecommendedLatency,
+    RecommendedSize,
     TextColumn,
     TrustRemoteCode,
     data_params,
     said_of_overlap,
 )
-from mlflow_llmops.steps._side_by_side import Contender, counted, side_by_side
+from mlflow_llmops.steps._side_by_side import Contender, counted, log_pictures, side_by_side
 from mlflow_llmops.steps._tasks import MEASURES
+from mlflow_llmops.tracking.choice import Wanted
+from mlflow_llmops.tracking.comparison import Comparison, Made
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import load_model
-from mlflow_llmops.tracking.report import Row, markdown, pareto_html, pareto_png, table, write_html
+from mlflow_llmops.tracking.report import Row, table
 from mlflow_llmops.tracking.run import log_measurements, start_run
+from mlflow_llmops.tracking.stored import made_in, runs_of, runs_of_experiment, stored_comparison
 
 
 def compare(
-    name: Annotated[str, "registered model whose versions are compared"],
-    versions: Annotated[str, "their numbers, with commas; the first is the baseline"],
+    name: Annotated[str | None, "registered model whose versions are compared; auto: none"] = None,
+    versions: Annotated[
+        str | None,
+        "their numbers, with commas, to measure them in turn, the baseline first; auto: read what is stored",
+    ] = None,
     data: Data = DOCSTRINGS,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
@@ -50,67 +61,125 @@ def compare(
     overlap: Overlap = "drop",
     measure_seconds: MeasureSeconds = 20.0,
     trust_remote_code: TrustRemoteCode = False,
+    runs: Annotated[str | None, "run ids, with commas, whose stored numbers are compared; auto: none"] = None,
+    experiment: Annotated[str | None, "experiment all of whose runs are compared as stored; auto: none"] = None,
+    max_quality_drop: RecommendedDrop = None,
+    max_latency_p95_ms: RecommendedLatency = None,
+    max_size_mib: RecommendedSize = None,
 ) -> Outcome:
-    """Measure versions of a registered model interleaved in one run, and log table, pictures and evidence."""
-    params = {"compare.name": name, "compare.versions": versions}
-    params |= data_params("compare", data, text_column, label_column, eval_data, overlap)
+    """A report with a recommended model: of versions measured interleaved in one run, or of what runs have stored."""
+    given = {"name": name, "runs": runs, "experiment": experiment}
+    wanted = Wanted(max_quality_drop, max_latency_p95_ms, max_size_mib)
+    params = {f"compare.{key}": value for key, value in {**given, "versions": versions, **vars(wanted)}.items()}
+    if versions is not None:
+        params |= data_params("compare", data, text_column, label_column, eval_data, overlap)
     with start_run("compare", {names.VERB: "compare"}, params) as run:
-        numbers = [number.strip() for number in versions.split(",") if number.strip()]
-        if len(numbers) < 2:
-            raise ConfigError(f"versions={versions!r}: give at least two numbers, the baseline first")
-        registered = [get_version(name, number) for number in numbers]
-        contenders = [
-            Contender(
-                _label(v),
-                load_model(f"models:/{name}/{v.version}", None, trust_remote_code=trust_remote_code),
-                str(v.version),
-            )
-            for v in registered
-        ]
-        labelled = task_named(_task(contenders)).labelled
-        splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
-        rows, notes = measure_contenders(contenders, splits, measure_seconds)
-        publish(rows, notes, splits, run.info.run_id, name)
-    return Outcome(run.info.run_id, (table(rows, "Comparison"), Text("\n".join(notes))), {"rows": rows})
+        _check_sources(given, versions)
+        if versions is None:
+            found = replace(_stored(name, runs, experiment), wanted=wanted)
+            mlflow.set_tag(names.DATA_FINGERPRINT, found.data_fingerprint)
+            found.log()
+            for row in found.rows:
+                log_measurements(row.measured, f"{metric_safe(row.label)}/")
+        else:
+            contenders, made = _versions(str(name), versions, trust_remote_code)
+            labelled = task_named(_task(contenders)).labelled
+            splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
+            rows, notes = measure_contenders(contenders, splits, measure_seconds)
+            found = publish(rows, notes, splits, run.info.run_id, name, wanted, made)
+    said = Text("\n".join([found.choice.said, *found.notes]))
+    return Outcome(run.info.run_id, (table(found.rows, "Comparison"), said), {"rows": found.rows, "report": found})
 
 
-def measure_contenders(contenders: Sequence[Contender], data: Splits, seconds: float) -> tuple[list[Row], list[str]]:
+def measure_contenders(
+    contenders: Sequence[Contender], data: Splits, seconds: float, others: Mapping[str, Score] | None = None
+) -> tuple[list[Row], list[str]]:
     """Quality of what a fresh process answers, and speed with all models in turn; the first is the baseline.
 
-    Gives the rows of the table and what must be said under it.
+    Gives the rows of the table and what must be said under it; `others` are timed along, and their rows come last. The
+    per-class table and the confusion picture go to the active run.
     """
     if len({contender.label for contender in contenders}) != len(contenders):
         raise ConfigError("two models of a comparison have the same label")
     asked = [contender if contender.loaded.answers else _ask(contender, data) for contender in contenders]
-    measured, _ = side_by_side(asked, data, seconds)
+    measured, times = side_by_side(asked, data, seconds, others=others)
+    log_pictures(asked, data)
     rows = [
         Row(each.label, measured[each.label], each.version, each.loaded.model.kind, reference=each.loaded.reference)
         for each in asked
     ]
-    return rows, _notes(asked[0], data, rows)
+    rows += [Row(label, measured[label], kind="pyfunc") for label in others or {}]
+    ended = times[asked[0].label].ended
+    mlflow.set_tag(names.MEASURING, ended)
+    return rows, [*_notes(asked[0], data, rows), f"timing: {ended}"]
 
 
-def publish(rows: Sequence[Row], notes: Sequence[str], data: Splits, run_id: str, name: str | None) -> None:
+def publish(
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    data: Splits,
+    run_id: str,
+    name: str | None,
+    wanted: Wanted | None = None,
+    made: Sequence[Made] = (),
+) -> Comparison:
     """Log the comparison to the active run, and point each version at it as its evidence."""
     log_data(data)
     for row in rows:
-        log_measurements(row.measured, f"{row.label}/")
-    evidence = {
-        "data_fingerprint": data.fingerprint,
-        "hardware": hardware_tags()[names.HARDWARE],
-        "baseline": rows[0].version,
-        "rows": [row.as_json() for row in rows],
-    }
-    mlflow.log_dict(evidence, names.COMPARISON)
-    mlflow.log_text(markdown(rows, "Comparison", notes), names.COMPARISON_TABLE)
-    mlflow.log_figure(pareto_png(rows), names.PARETO_PNG)
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / names.PARETO_HTML
-        write_html(pareto_html(rows), page)
-        mlflow.log_artifact(str(page))
+        log_measurements(row.measured, f"{metric_safe(row.label)}/")
+    hardware = hardware_tags()[names.HARDWARE]
+    found = Comparison(rows, notes, data.fingerprint, hardware, wanted or Wanted(), made)
+    found.log()
     for row in rows:
         if name and row.version:
             _point_at(name, row.version, run_id)
+    return found
+
+
+def metric_safe(label: str) -> str:
+    """As MLflow takes it in a metric's name, which must be no path out of its folder."""
+    return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", label)).lstrip("./")
+
+
+def _check_sources(given: Mapping[str, str | None], versions: str | None) -> None:
+    asked = [key for key, value in given.items() if value is not None]
+    if len(asked) != 1:
+        raise ConfigError(f"give one of name, runs and experiment; given: {', '.join(asked) or 'none'}")
+    if versions is not None and asked != ["name"]:
+        raise ConfigError(f"versions={versions} are those of a registered model: give name, and not {asked[0]}")
+
+
+def _stored(name: str | None, runs: str | None, experiment: str | None) -> Comparison:
+    if name is not None:
+        numbers = {str(v.run_id): str(v.version) for v in versions_of(name) if v.run_id}
+        if not numbers:
+            raise ConfigError(f"name={name}: it has no registered version that came from a run")
+        return stored_comparison(runs_of(numbers), numbers)
+    if runs is not None:
+        return stored_comparison(runs_of(dict.fromkeys(_split(runs))))
+    return stored_comparison(runs_of_experiment(str(experiment)))
+
+
+def _split(listed: str) -> list[str]:
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
+def _versions(name: str, versions: str, trust_remote_code: bool) -> tuple[list[Contender], list[Made]]:
+    """What is compared, and what each method on the way to it gave, as far as the runs are still there."""
+    numbers = _split(versions)
+    if len(numbers) < 2:
+        raise ConfigError(f"versions={versions!r}: give at least two numbers, the baseline first")
+    registered = [get_version(name, number) for number in numbers]
+    contenders = [
+        Contender(
+            _label(v),
+            load_model(f"models:/{name}/{v.version}", None, trust_remote_code=trust_remote_code),
+            str(v.version),
+        )
+        for v in registered
+    ]
+    of_run = {str(v.run_id): str(v.version) for v in registered if v.run_id}
+    return contenders, made_in(runs_of(of_run), of_run)
 
 
 def _task(contenders: Sequence[Contender]) -> str:
@@ -147,10 +216,11 @@ def _notes(first: Contender, data: Splits, rows: Sequence[Row]) -> list[str]:
         *MEASURES[first.loaded.model.task].beside(first.label, first.loaded, data, rows[0].measured),
         f"quality on {len(data.test)} texts of {data.source}",
         *said_of_overlap(data),
+        *([] if names.JOULES_PER_TEXT in rows[0].measured else [UNREADABLE]),
     ]
     for row in rows[1:]:
         gains = [row.measured.get(name) for name in (names.SPEEDUP, names.GENERATION_SPEEDUP)]
         faster = any(isinstance(gain, Estimate) and gain.low > 1 for gain in gains)
-        if not faster and counted(row.measured, names.SIZE_RATIO) >= 1:
+        if not faster and names.SIZE_RATIO in row.measured and counted(row.measured, names.SIZE_RATIO) >= 1:
             notes.append(f"{row.label} did not help: neither faster nor smaller than the baseline")
     return notes

@@ -40,10 +40,12 @@ from mlflow_llmops.steps._side_by_side import Contender
 from mlflow_llmops.steps.compare import measure_contenders, publish
 from mlflow_llmops.steps.promote import promote, weigh
 from mlflow_llmops.steps.score import score
+from mlflow_llmops.tracking.choice import Wanted
 from mlflow_llmops.tracking.references import check_there, load_model
 from mlflow_llmops.tracking.report import Row
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import log_measurements, start_run
+from mlflow_llmops.tracking.stored import made_in, runs_of
 
 TEACHER = "finetune.full"
 
@@ -105,7 +107,9 @@ def main(
             links.append(link)
             source = link.result
         links = [registered(link, register_as) for link in links]  # all or none
-        rows, notes = _compare(links, splits, run.info.run_id, register_as, 2 * measure_seconds)
+        rows, notes = _compare(
+            links, splits, run.info.run_id, register_as, 2 * measure_seconds, Wanted(max_quality_drop)
+        )
         shown = shown_table(rows, "Comparison with the teacher")
         try:
             winner, why = _choose(rows, register_as, max_quality_drop)
@@ -159,14 +163,15 @@ def _check_chain(chain: list[str], options: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _compare(
-    links: list[Link], data: Splits, parent: str, register_as: str, seconds: float
+    links: list[Link], data: Splits, parent: str, register_as: str, seconds: float, wanted: Wanted
 ) -> tuple[list[Row], list[str]]:
     """All versions against the teacher; the evidence lies in the nested run, table and pictures in the parent too."""
     contenders = [Contender(link.name, link.result, link.version or "") for link in links]
     with start_run("compare", {names.VERB: "compare"}, {}) as run:
         rows, notes = measure_contenders(contenders, data, seconds)
-        publish(rows, notes, data, run.info.run_id, register_as)
-    publish(rows, notes, data, parent, None)
+        made = made_in(runs_of(link.run_id for link in links))
+        publish(rows, notes, data, run.info.run_id, register_as, wanted, made)
+    publish(rows, notes, data, parent, None, wanted, made)
     return rows, notes
 
 

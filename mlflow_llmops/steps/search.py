@@ -27,7 +27,7 @@ from mlflow_llmops.search.limits import Missed, Wanted, distance, said_missed
 from mlflow_llmops.search.space import Chain, Space, default_space, read_space, said
 from mlflow_llmops.search.study import DONE, Study, Trial
 from mlflow_llmops.steps._accuracy_control import Bounded
-from mlflow_llmops.steps._chain_link import Link, lineage, proven_link, registered, with_answers
+from mlflow_llmops.steps._chain_link import Link, lineage, proven_link, registered
 from mlflow_llmops.steps._full_precision import in_full_precision
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
@@ -47,6 +47,7 @@ from mlflow_llmops.steps._options import (
 )
 from mlflow_llmops.steps._search_report import log_picture, log_trials, shown_score, trials_table
 from mlflow_llmops.steps._search_trial import Bench, asked_for, run_trial
+from mlflow_llmops.steps._side_by_side import with_answers
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
 from mlflow_llmops.tracking.references import LoadedModel, load_model

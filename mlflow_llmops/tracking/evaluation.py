@@ -13,7 +13,7 @@ from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.speed import measure_speed
 from mlflow_llmops.measure.wording import wording
 from mlflow_llmops.tracking.reload_rows import COSTS
-from mlflow_llmops.tracking.signature import LABEL
+from mlflow_llmops.tracking.signature import LABEL, SCORE
 
 SECONDS = 5.0
 PAID_KINDS = ("endpoint", "chain")
@@ -35,10 +35,12 @@ def evaluate_pyfunc(
     """
     texts = _texts(model, features)
     answers = _table(model.predict(_given(texts)) if model is not None else predictions)
-    labels = answers[LABEL] if LABEL in answers else answers.iloc[:, 0]
-    measured = quality.classification(list(truth), [str(label) for label in labels]) | _costs(answers)
+    labels = labels_of(answers)
+    measured = quality.classification(list(truth), labels) | costs_of(answers)
+    if {LABEL, SCORE} <= set(answers):
+        measured[names.CALIBRATION_ERROR] = quality.calibration_error(truth, labels, answers[SCORE])
     if seconds is None:
-        seconds = 0.0 if _kind(model) in PAID_KINDS else SECONDS
+        seconds = 0.0 if asks_an_endpoint(model) else SECONDS
     return measured | _times(model, texts, seconds)
 
 
@@ -57,7 +59,7 @@ def evaluate_writer(
     texts = _texts(model, features)
     answers = _table(model.predict(_given(texts)) if model is not None else predictions)
     written = [None if pd.isna(answer) else str(answer) for answer in answers.iloc[:, 0]]
-    measured = _costs(answers) | {names.QUALITY_TEXTS: float(len(written))}
+    measured = costs_of(answers) | {names.QUALITY_TEXTS: float(len(written))}
     measured.setdefault(names.FAILED_ROWS, float(written.count(None)))
     rows = [{"asked": asked, "answer": answer} for asked, answer in zip(texts, written, strict=True)]
     for name in ("error", "sources"):
@@ -115,12 +117,18 @@ def _forgetful(model: Any) -> Any:
     return raw.forgetful() if hasattr(raw, "forgetful") else model
 
 
+def asks_an_endpoint(model: Any) -> bool:
+    """Whether a call of the pyfunc may be paid."""
+    return _kind(model) in PAID_KINDS
+
+
 def _kind(model: Any) -> Any:
     described = getattr(getattr(model, "metadata", None), "metadata", None) or {}
     return described.get("llmops_kind")
 
 
-def _costs(answers: pd.DataFrame) -> Measurements:
+def costs_of(answers: pd.DataFrame) -> Measurements:
+    """Tokens, costs and failed rows, added up; nothing where the answers do not say them."""
     found: dict[str, Any] = {}
     if set(COSTS) <= set(answers):
         sums = answers[list(COSTS)].sum(min_count=1)
@@ -128,3 +136,10 @@ def _costs(answers: pd.DataFrame) -> Measurements:
     if "error" in answers:
         found[names.FAILED_ROWS] = answers["error"].notna().sum()
     return {name: float(value) for name, value in found.items() if pd.notna(value)}
+
+
+def labels_of(answers: Any) -> list[str]:
+    """The column `label`, or the first one."""
+    if isinstance(answers, pd.DataFrame):
+        answers = answers[LABEL] if LABEL in answers else answers.iloc[:, 0]
+    return [str(label) for label in answers]

@@ -117,6 +117,12 @@ def task_of(folder: Path) -> str:
     return str(said[0]) if said else "text-classification"
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether the MLflow model in `folder` is a text model that `load_model` can load."""
+    flavors = _described(folder)["flavors"] if (folder / MLMODEL).is_file() else {}
+    return "transformers" in flavors or (folder / EXPORTED_DATA).is_dir()
+
+
 def _load_artifact(
     folder: Path, reference: str, task: str, labels: tuple[str, ...], trust_remote_code: bool
 ) -> TextModel:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from mlflow_llmops.errors import ArtifactMismatch
+from mlflow_llmops.data.texts import Texts
+from mlflow_llmops.errors import ArtifactMismatch, DataError
 
 SCORE_TOLERANCE = 1e-3
 
@@ -34,6 +35,8 @@ class Answers:
     """Peak resident memory of the fresh process, with all that it had to import."""
     cold_start_s: float = 0.0
     """From the import to the first answer."""
+    texts_fingerprint: str = ""
+    """Of the texts that it was asked, as the process that answered saw them."""
 
 
 def answers_of_fresh_process(artifact: Path, texts: tuple[str, ...]) -> Answers:
@@ -63,6 +66,17 @@ def in_fresh_process(module: str, artifact: Path, asked: Any) -> dict[str, Any]:
             raise ArtifactMismatch(f"the saved model cannot be loaded in a fresh process: {last[:500]}")
         stored: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return stored
+
+
+def check_asked(answers: Mapping[str, Answers], texts: Sequence[str]) -> None:
+    """Raises DataError, naming the model, where one answered other texts than those it is measured on."""
+    expected = Texts(tuple(texts)).fingerprint
+    for label, each in answers.items():
+        if each.texts_fingerprint != expected:
+            raise DataError(
+                f"{label} was evaluated on other rows ({each.texts_fingerprint or 'unknown'}) than the test split "
+                f"({expected}) that its baseline is measured on, so they cannot be compared; ask both again"
+            )
 
 
 def check_same(labels: Sequence[str], probabilities: np.ndarray, reloaded: Answers) -> float:
@@ -96,10 +110,11 @@ def _answer(artifact: str, question: str, answer: str) -> None:
 
     model = mlflow.pyfunc.load_model(artifact)
     texts = json.loads(Path(question).read_text(encoding="utf-8"))
+    seen = Texts(tuple(texts)).fingerprint
     model.predict(texts[:1])
     cold_start = time.perf_counter() - start
     said = model.predict(texts)
-    answers = Answers(**_columns(said), peak_mib=peak_mib(), cold_start_s=cold_start)
+    answers = Answers(**_columns(said), peak_mib=peak_mib(), cold_start_s=cold_start, texts_fingerprint=seen)
     Path(answer).write_text(json.dumps(asdict(answers)), encoding="utf-8")
 
 

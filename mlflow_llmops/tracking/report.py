@@ -3,29 +3,26 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib
-import plotly.graph_objects
-from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 from rich.table import Table
 
 from mlflow_llmops import names
 from mlflow_llmops.measure.measurement import Estimate, Measurements, flat
 
-matplotlib.use("Agg")
-
 COLUMNS: dict[str, tuple[str, float]] = {
     "accuracy": (names.ACCURACY, 1),
     "change": (names.QUALITY_CHANGE, 1),
     "retained %": (names.RETAINED, 100),
+    "macro-F1": (names.F1_MACRO, 1),
+    "calibration error": (names.CALIBRATION_ERROR, 1),
     "batch drift": (names.BATCH_DRIFT, 1),
     "texts/s": (names.TEXTS_PER_S, 1),
     "times as fast": (names.SPEEDUP, 1),
     "p50 ms": (names.LATENCY_P50, 1),
     "p95 ms": (names.LATENCY_P95, 1),
+    "p99 ms": (names.LATENCY_P99, 1),
+    "cold start s": (names.COLD_START, 1),
     "memory MiB": (names.PEAK_MEMORY, 1),
     "disk MiB": (names.DISK, 1),
     "parameters M": (names.PARAMETERS, 1e-6),
@@ -52,6 +49,8 @@ LANGUAGE = Layout(
     {
         "perplexity": (names.PERPLEXITY, 1),
         "change in nats": (names.QUALITY_CHANGE, 1),
+        "tokens right": (names.TOKEN_ACCURACY, 1),
+        "ROUGE-L": (names.ROUGE_L, 1),
         **{column: COLUMNS[column] for column in ("retained %", "texts/s", "times as fast")},
         "written tokens/s": (names.GENERATED_TOKENS_PER_S, 1),
         "times as fast at it": (names.GENERATION_SPEEDUP, 1),
@@ -103,7 +102,7 @@ def table(rows: Sequence[Row], title: str = "") -> Table:
         shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = (layout.columns[column] for column in layout.in_terminal)
-        shown.add_row(_label(row), *(cell(row.measured.get(name), by) for name, by in cells))
+        shown.add_row(label_of(row), *(cell(row.measured.get(name), by) for name, by in cells))
     return shown
 
 
@@ -113,7 +112,7 @@ def markdown(rows: Sequence[Row], heading: str, notes: Sequence[str] = ()) -> st
     lines = [f"# {heading}", "", f"| model | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in rows:
         cells = [cell(row.measured.get(name), by) for name, by in columns.values()]
-        lines.append(f"| {_label(row)} | {' | '.join(cells)} |")
+        lines.append(f"| {label_of(row)} | {' | '.join(cells)} |")
     lines += [
         "",
         "± is the wider side of a 95 % interval. Speed is measured interleaved, on one machine.",
@@ -122,94 +121,10 @@ def markdown(rows: Sequence[Row], heading: str, notes: Sequence[str] = ()) -> st
     return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
 
 
-def pareto_front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in both quality and throughput, slowest first."""
-    layout = layout_of(rows)
-    points = [(row, layout.better * _value(row, layout.quality), _value(row, names.TEXTS_PER_S)) for row in rows]
-    front = [
-        (speed, row)
-        for row, quality, speed in points
-        if not any((q >= quality and s >= speed and (q, s) != (quality, speed)) for _, q, s in points)
-    ]
-    return [row for _, row in sorted(front, key=lambda pair: pair[0])]
-
-
-def pareto_png(rows: Sequence[Row]) -> Figure:
-    """Quality against throughput with both intervals, the front as a line."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    layout = layout_of(rows)
-    for row in rows:
-        x, y = row.measured[names.TEXTS_PER_S], row.measured[layout.quality]
-        if isinstance(x, Estimate) and isinstance(y, Estimate):
-            axes.errorbar(
-                x.value,
-                y.value,
-                xerr=[[x.value - x.low], [x.high - x.value]],
-                yerr=[[y.value - y.low], [y.high - y.value]],
-                fmt="o",
-                capsize=3,
-                label=_label(row),
-            )
-    front = pareto_front(rows)
-    axes.plot(
-        [_value(row, names.TEXTS_PER_S) for row in front],
-        [_value(row, layout.quality) for row in front],
-        "k--",
-        lw=1,
-    )
-    axes.set(xlabel="throughput (texts/s, log scale)", ylabel=layout.axis, xscale="log")
-    axes.set_title("Quality against measured throughput, with 95 % intervals; dashed: Pareto front", fontsize="medium")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    return figure
-
-
-def pareto_html(rows: Sequence[Row]) -> plotly.graph_objects.Figure:
-    """The same, to hover over."""
-    figure = plotly.graph_objects.Figure()
-    layout = layout_of(rows)
-    for row in rows:
-        x, y = row.measured[names.TEXTS_PER_S], row.measured[layout.quality]
-        if isinstance(x, Estimate) and isinstance(y, Estimate):
-            figure.add_scatter(
-                x=[x.value],
-                y=[y.value],
-                name=_label(row),
-                mode="markers",
-                error_x={"type": "data", "array": [x.high - x.value], "arrayminus": [x.value - x.low]},
-                error_y={"type": "data", "array": [y.high - y.value], "arrayminus": [y.value - y.low]},
-                hovertext="<br>".join(
-                    f"{column}: {cell(row.measured.get(name), by)}" for column, (name, by) in layout.columns.items()
-                ),
-            )
-    front = pareto_front(rows)
-    figure.add_scatter(
-        x=[_value(row, names.TEXTS_PER_S) for row in front],
-        y=[_value(row, layout.quality) for row in front],
-        name="Pareto front",
-        mode="lines",
-        line={"dash": "dash", "color": "black"},
-    )
-    figure.update_layout(xaxis_title="throughput (texts/s)", yaxis_title=layout.axis, xaxis_type="log")
-    return figure
-
-
-def write_html(figure: plotly.graph_objects.Figure, path: Path) -> None:
-    """Self-contained: it opens without a network."""
-    figure.write_html(path, include_plotlyjs=True)
-
-
-def _label(row: Row) -> str:
+def label_of(row: Row) -> str:
+    """With its version, where it is one."""
     named = not row.version or row.label.startswith(f"v{row.version} ")
     return row.label if named else f"v{row.version} {row.label}"
-
-
-def _value(row: Row, name: str) -> float:
-    measured = row.measured[name]
-    return measured.value if isinstance(measured, Estimate) else measured
 
 
 def cell(measured: Estimate | float | None, factor: float) -> str:

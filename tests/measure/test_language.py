@@ -59,7 +59,8 @@ def test_training_made_it_better_than_chance(tiny_decoder, tiny_texts, found):
 
 
 def test_a_change_counted_by_hand():
-    one = Likelihoods("t", [np.array([-1.0, -3.0]), np.array([-2.0])], [np.array([1, 2]), np.array([3])], [], [])
+    hits = [np.array([True, False]), np.array([True])]
+    one = Likelihoods("t", [np.array([-1.0, -3.0]), np.array([-2.0])], [np.array([1, 2]), np.array([3])], [], [], hits)
     other = replace(one, log=[np.array([-2.0, -3.0]), np.array([-2.5])], best=[np.array([1, 7]), np.array([3])])
     measured = language_change(one, other, ("", ""))
     assert measured[names.QUALITY_CHANGE].value == pytest.approx(-1.5 / 3)

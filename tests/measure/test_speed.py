@@ -75,7 +75,7 @@ def test_models_take_turns_on_the_same_texts_after_a_warm_up():
 
 def test_time_goes_on_until_the_seconds_are_over():
     start = time.perf_counter()
-    times = measure_speed({"a": work(100)}, TEXTS, count_tokens, seconds=0.4)
+    times = measure_speed({"a": work(100)}, TEXTS, count_tokens, seconds=0.4, narrow=0)
     assert time.perf_counter() - start >= 0.4
     assert len(times["a"].batch) > FEWEST_ROUNDS
 

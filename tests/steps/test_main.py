@@ -51,10 +51,10 @@ def test_the_main_job_ends_with_a_champion_that_scored_every_row(store, tiny_fol
     assert {row["label"] for row in scored["prediction"]} <= set(tiny_texts.labels)
 
     artifacts = {file.path for file in client.list_artifacts(outcome.run_id)}
-    assert {names.COMPARISON, names.COMPARISON_TABLE, names.PARETO_PNG, names.PARETO_HTML} <= artifacts
+    assert {names.COMPARISON, names.COMPARISON_TABLE, names.PARETO_PNG, names.COMPARISON_PAGE} <= artifacts
     evidence = mlflow.artifacts.load_dict(f"runs:/{outcome.run_id}/{names.COMPARISON}")
     assert [row["label"] for row in evidence["rows"]] == methods
-    page = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/{names.PARETO_HTML}")
+    page = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/{names.COMPARISON_PAGE}")
     assert "quantize.int8_static" in page
     assert "<script src=" not in page  # it opens without a network
 

@@ -4,7 +4,8 @@ import pytest
 
 from mlflow_llmops import names
 from mlflow_llmops.measure.measurement import Estimate
-from mlflow_llmops.tracking.report import Row, markdown, pareto_front, pareto_html, pareto_png, table
+from mlflow_llmops.tracking.pareto import pareto_front, pareto_plot, pareto_png
+from mlflow_llmops.tracking.report import Row, markdown, table
 
 
 def row(label: str, quality: str, value: float, speed: float) -> Row:
@@ -22,4 +23,4 @@ def test_the_front_and_the_columns(quality, front, shown, hidden):
     assert shown in text and hidden not in text
     assert any(column.header == shown for column in table(rows).columns)
     assert shown in pareto_png(rows).axes[0].get_ylabel()
-    assert shown in pareto_html(rows).layout.yaxis.title.text
+    assert shown in pareto_plot(rows).layout.yaxis.title.text
