@@ -48,9 +48,11 @@ class Sessions(Generic[Session]):
             with self._lock:
                 self._opening.pop(key, None)
 
-    def forget(self) -> None:
-        """Close all that nobody uses."""
+    def leave(self) -> list[Session]:
+        """Begin anew, without closing anything: gives what was open."""
+        before = list(self._open.values())
         self.__init__()  # type: ignore[misc]
+        return before
 
 
 def room() -> int:
@@ -62,5 +64,13 @@ def room() -> int:
 
 
 KEPT: Sessions[Any] = Sessions()
-# A runtime's threads are not in a forked child: what was opened before cannot run there, nor a lock be given back.
-os.register_at_fork(after_in_child=KEPT.forget)
+_OF_THE_PARENT: list[Any] = []
+
+
+def _begin_anew() -> None:
+    """In a forked child: a runtime's threads did not come along, so what was opened before cannot run there, nor be
+    closed, nor a lock be given back."""
+    _OF_THE_PARENT.append(KEPT.leave())
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -51,7 +51,7 @@ def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = 
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
     pyfunc = saved.flavors["python_function"]
     pyfunc["loader_module"] = __name__
-    pyfunc["model_config"] = {**pyfunc.get("model_config", {}), **EngineOptions().stored()}
+    pyfunc["config"] = {**pyfunc.get("config", {}), **EngineOptions().stored()}
     saved.save(str(Path(path) / "MLmodel"))
 
 
