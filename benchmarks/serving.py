@@ -1,14 +1,15 @@
 """What gathering gives: `mlflow models serve` with it and without it, the same model, the same requests, in turn.
 
-Real servers (`--env-manager local`), 32 clients that each ask for one text at a time over a connection of their own, and
-then one client alone. Every text is asked once, and nothing is remembered (`memo_rows` 0): what a memo gives is told by
-its hits. The default model is `builtin:encoder` with random weights in torch and as an int8 graph; speed does not depend on
-what a network has learned. `--model` takes the folder of any logged version instead.
+Real servers (`--env-manager local`), 32 clients that each ask for one text at a time over a connection of their own,
+and then one client alone. Every text is asked once, and nothing is remembered (`memo_rows` 0): what a memo gives hangs
+on how often texts come again. The default model is `builtin:encoder` with random weights, in torch and as an int8
+graph: speed does not depend on what a network has learned. `--model` takes the folder of a logged version instead.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlflow_llmops.data.load import BUILTIN, load_data
+from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.engines import default_threads
 from mlflow_llmops.flavors.by_kind import save_text_model
 from mlflow_llmops.hardware import hardware_tags
@@ -47,8 +49,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=640, help="of all clients, in each round")
     parser.add_argument("--singles", type=int, default=40, help="of the lone client, in each round")
     given = parser.parse_args()
-    texts = [text for split in (load_data(BUILTIN).test, load_data(BUILTIN).train) for text in split.texts]
-    folders = {"given": Path(given.model)} if given.model else defaults(Path(tempfile.mkdtemp()))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with it
+    data = load_data(BUILTIN)
+    texts = [*data.test.texts, *data.train.texts]
+    folders = {"given": Path(given.model)} if given.model else defaults(data, Path(tempfile.mkdtemp()))
     shown = Table(title=f"{given.clients} clients of mlflow models serve; {hardware_tags()[HARDWARE]}")
     for column in (
         "model",
@@ -57,7 +61,7 @@ def main() -> None:
         "times",
         "p95 ms alone",
         "gathered",
-        "lone client, ms more",
+        "lone client, ms",
     ):
         shown.add_column(column)
     for name, folder in folders.items():
@@ -65,8 +69,7 @@ def main() -> None:
     Console(width=170).print(shown)
 
 
-def defaults(folder: Path) -> dict[str, Path]:
-    data = load_data(BUILTIN)
+def defaults(data: Splits, folder: Path) -> dict[str, Path]:
     torch.manual_seed(0)
     encoder = small_encoder(data.train, data.labels)
     (folder / "made").mkdir()

@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import BoundedSemaphore, Event, Lock
 from typing import Generic, TypeVar
@@ -20,16 +21,15 @@ class _Call(Generic[Item, Answer]):
         self.items, self.how, self.cost = items, how, cost
         self.woken = Event()
         self.answers: Sequence[Answer] | None = None
-        self.alone = False
-        """It was in a batch that failed, and is to find out whether it was to blame."""
 
 
 class Gatherer(Generic[Item, Answer]):
     """`run(items, how)` for callers of any thread. Nobody waits for company: a call that finds the network free runs at
-    once, in its own thread; those that come meanwhile share the next run, in arrival order, up to `budget` of cost.
-    There is no thread of its own, so nothing is left to end, or to miss after a fork.
+    once; those that come meanwhile share the next run, in arrival order, up to `budget` of cost.
 
-    A call that is dearer than the budget fills batches by itself and is run beside the others.
+    All such runs are in one thread of its own: OpenMP keeps a team of threads for each thread that ever called it, and
+    the teams of a server's many threads would spin against each other. A call that is dearer than the budget fills
+    batches by itself and runs in the caller's thread, beside the others.
 
     Raises Overloaded where `queue` calls wait already. What `run` raises reaches only the calls that it is raised for.
     """
@@ -39,37 +39,25 @@ class Gatherer(Generic[Item, Answer]):
         self.calls = self.runs = self.refused = 0
         self._lock, self._waiting = Lock(), deque[_Call[Item, Answer]]()
         self._busy, self._dear = False, 0
+        self._runner = ThreadPoolExecutor(1, thread_name_prefix="gathered")
         self._side = BoundedSemaphore(os.cpu_count() or 1)
 
     def __call__(self, items: Sequence[Item], cost: int, how: Hashable = None) -> Sequence[Answer]:
         """The answers to `items`, whose cost is `cost` in all; only calls with an equal `how` share a run."""
-        call: _Call[Item, Answer] = _Call(items, how, cost)
         if cost > self.budget:
-            return self._beside(call)
+            return self._beside(items, how)
+        call: _Call[Item, Answer] = _Call(items, how, cost)
         with self._lock:
             self.calls += 1
-            leads = not self._busy
-            if leads:
+            self._admit(len(self._waiting))
+            self._waiting.append(call)
+            if not self._busy:
+                self._runner.submit(self._work)
                 self._busy = True
-            else:
-                self._admit(len(self._waiting))
-                self._waiting.append(call)
-        if not leads:
-            self._wait(call)
-        if call.answers is None and not call.alone:
-            self._lead(call)
-        return self._by_itself(call) if call.answers is None else call.answers
-
-    def _beside(self, call: _Call[Item, Answer]) -> Sequence[Answer]:
-        with self._lock:
-            self.calls += 1
-            self._admit(self._dear)
-            self._dear += 1
-        try:
-            return self._by_itself(call)
-        finally:
-            with self._lock:
-                self._dear -= 1
+        call.woken.wait()
+        if call.answers is None:  # its run failed: whose fault it was shows when each is run by itself
+            return self._runner.submit(self._once, list(items), how).result()
+        return call.answers
 
     def _admit(self, waiting: int) -> None:
         if waiting >= self.queue:
@@ -79,61 +67,51 @@ class Gatherer(Generic[Item, Answer]):
                 "the option queue of its model_config"
             )
 
-    def _by_itself(self, call: _Call[Item, Answer]) -> Sequence[Answer]:
-        with self._side:
-            self.runs += 1
-            return self._run(list(call.items), call.how)
-
-    def _wait(self, call: _Call[Item, Answer]) -> None:
-        try:
-            call.woken.wait()
-        except BaseException:  # an interrupt: others must not wait for this thread
-            with self._lock:
-                queued = call in self._waiting
-                if queued:
-                    self._waiting.remove(call)
-            if not queued:
-                call.woken.wait()
-                if call.answers is None and not call.alone:
-                    self._pass_on()
-            raise
-
-    def _lead(self, call: _Call[Item, Answer]) -> None:
-        """Run this call and what waits and fits with it, then let the first of those that are left lead."""
-        taken = [call]
+    def _beside(self, items: Sequence[Item], how: Hashable) -> Sequence[Answer]:
         with self._lock:
-            cost = call.cost
-            while self._waiting and self._waiting[0].how == call.how and cost + self._waiting[0].cost <= self.budget:
-                taken.append(self._waiting.popleft())
-                cost += taken[-1].cost
-            self.runs += 1
+            self.calls += 1
+            self._admit(self._dear)
+            self._dear += 1
         try:
-            self._answer(taken)
+            with self._side:
+                return self._once(list(items), how)
         finally:
-            self._pass_on()
-            for other in taken:
-                other.alone = other.answers is None
-                other.woken.set()
+            with self._lock:
+                self._dear -= 1
 
-    def _answer(self, taken: list[_Call[Item, Answer]]) -> None:
-        items = [item for each in taken for item in each.items]
-        answers: Sequence[Answer] = ()
-        if len(taken) == 1:
-            answers = self._run(items, taken[0].how)
-        else:
-            # not lost: each call runs again by itself, and whoever is to blame meets the error there
-            with suppress(Exception):
-                answers = self._run(items, taken[0].how)
-            if len(answers) != len(items):
-                return
-        start = 0
-        for each in taken:
-            each.answers = answers[start : start + len(each.items)]
-            start += len(each.items)
-
-    def _pass_on(self) -> None:
+    def _once(self, items: list[Item], how: Hashable) -> Sequence[Answer]:
         with self._lock:
-            following = self._waiting.popleft() if self._waiting else None
-            self._busy = following is not None
-        if following is not None:
-            following.woken.set()
+            self.runs += 1
+        return self._run(items, how)
+
+    def _work(self) -> None:
+        """In the runner's thread, as long as anyone waits."""
+        while taken := self._take():
+            items = [item for call in taken for item in call.items]
+            try:
+                with suppress(Exception):  # not lost: each caller meets its own again
+                    self._hand_out(taken, self._once(items, taken[0].how))
+            finally:
+                for call in taken:
+                    call.woken.set()
+
+    def _take(self) -> list[_Call[Item, Answer]]:
+        """Who has waited longest, and those behind that fit with it."""
+        taken: list[_Call[Item, Answer]] = []
+        with self._lock:
+            cost = 0
+            while self._waiting:
+                following = self._waiting[0]
+                if taken and (following.how != taken[0].how or cost + following.cost > self.budget):
+                    break
+                taken.append(self._waiting.popleft())
+                cost += following.cost
+            self._busy = bool(taken)
+        return taken
+
+    @staticmethod
+    def _hand_out(taken: list[_Call[Item, Answer]], answers: Sequence[Answer]) -> None:
+        start = 0
+        for call in taken:
+            call.answers = answers[start : start + len(call.items)]
+            start += len(call.items)

@@ -18,7 +18,7 @@ class EngineOptions:
     threads: int = 0
     """Cores for one batch; 0 takes those that the process may use (`engines.default_threads`)."""
     token_budget: int = 0
-    """Padded tokens in a batch; 0 takes what was measured when the model was made."""
+    """Padded tokens in a batch; 0 takes that of the kind of artifact (`plan.TOKEN_BUDGET`)."""
     memo_rows: int = 10_000
     """Answers kept for texts that come again; 0 keeps none."""
     gather: bool = True

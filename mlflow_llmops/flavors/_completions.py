@@ -18,6 +18,10 @@ class CompletionPredictor:
     def __init__(self, handle: Handle[SharedGenerator]) -> None:
         self._handle = handle
 
+    def get_raw_model(self) -> "CompletionPredictor":
+        """What MLflow's loaded model gives under this name."""
+        return self
+
     def counts(self) -> dict[str, int]:
         """How many prompts the memo knew and how many not; how many calls came, in how many runs of the network."""
         return counts_of(self._handle.session)

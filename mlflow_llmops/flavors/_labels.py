@@ -33,6 +33,10 @@ class LabelPredictor:
         with told_to_servers():
             return self._handle.session.scorer.logits(texts)
 
+    def get_raw_model(self) -> "LabelPredictor":
+        """What MLflow's loaded model gives under this name."""
+        return self
+
     def counts(self) -> dict[str, int]:
         """How many texts the memo knew and how many not; how many calls came, in how many runs of the network."""
         return counts_of(self._handle.session.scorer)

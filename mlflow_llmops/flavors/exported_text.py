@@ -31,7 +31,6 @@ from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
 from mlflow_llmops.flavors._completions import CompletionPredictor
 from mlflow_llmops.flavors._handle import Handle
 from mlflow_llmops.flavors._labels import Labelling, LabelPredictor
-from mlflow_llmops.flavors._server_threads import widen
 from mlflow_llmops.tracking.signature import SIGNATURES
 
 FLAVOR_NAME = "exported_text"
@@ -100,9 +99,7 @@ def load_model(
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "ExportedText | ExportedWriter":
     """MLflow calls this with the folder named `data` in MLmodel."""
-    options = EngineOptions.of(model_config)
-    widen(options)
-    return _opened(Path(path), options)
+    return _opened(Path(path), EngineOptions.of(model_config))
 
 
 def _opened(folder: Path, options: EngineOptions) -> "ExportedText | ExportedWriter":

@@ -25,7 +25,6 @@ from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.flavors._completions import CompletionPredictor
 from mlflow_llmops.flavors._handle import Handle
 from mlflow_llmops.flavors._labels import Labelling, LabelPredictor
-from mlflow_llmops.flavors._server_threads import widen
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.models.torch_runner import use_threads
@@ -58,7 +57,6 @@ def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
     folder, options = Path(path), EngineOptions.of(model_config)
-    widen(options)
     if task_of(folder) == "text-generation":
         return CompletionPredictor(Handle(_open_writer, folder, options, PARTS))
     return LabelPredictor(Handle(_open_scorer, folder, options, PARTS))

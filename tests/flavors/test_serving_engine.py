@@ -42,7 +42,7 @@ def load(folder, **config):
 
 
 def counts(model) -> dict[str, int]:
-    return model._model_impl.counts()
+    return model.get_raw_model().counts()
 
 
 def at_once(predict, requests, threads=16):
