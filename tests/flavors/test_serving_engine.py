@@ -126,7 +126,7 @@ def answer(model, texts, pipe):
 
 
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_it_predicts_in_a_process_that_was_forked_or_got_it_pickled(saved, tiny_texts, kind, start):
     texts = list(tiny_texts.test.texts[:5])
     model = load(saved / kind)._model_impl
