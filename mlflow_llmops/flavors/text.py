@@ -17,17 +17,24 @@ from mlflow.models.model import ModelInfo
 
 from mlflow_llmops import __version__
 from mlflow_llmops.batching.generator import TextGenerator
+from mlflow_llmops.batching.options import EngineOptions
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
+from mlflow_llmops.batching.shared_generator import SharedGenerator
+from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.flavors._completions import CompletionPredictor
-from mlflow_llmops.flavors._labels import LabelPredictor
+from mlflow_llmops.flavors._handle import Handle
+from mlflow_llmops.flavors._labels import Labelling, LabelPredictor
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.models.torch_runner import use_threads
 from mlflow_llmops.tracking.references import task_of
 from mlflow_llmops.tracking.signature import SIGNATURES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "numpy")
 BATCH_SIZE = 32
+PARTS = ("model", "components/tokenizer")
+"""The folders of the artifact that answers depend on."""
 
 
 def log_model(model: TextModel, name: str) -> ModelInfo:
@@ -42,21 +49,40 @@ def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = 
     model.check_stock()
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
-    saved.flavors["python_function"]["loader_module"] = __name__
+    pyfunc = saved.flavors["python_function"]
+    pyfunc["loader_module"] = __name__
+    pyfunc["config"] = {**pyfunc.get("config", {}), **EngineOptions().stored()}
     saved.save(str(Path(path) / "MLmodel"))
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
-    folder = Path(path)
-    model = load(str(folder / "model"), task_of(folder), tokenizer=str(folder / "components" / "tokenizer"))
-    if model.task == "text-generation":
-        budget = TOKEN_BUDGET[model.kind]
-        return CompletionPredictor(
-            TextGenerator(model.encoder, model.run.begin, model.max_length, model.pad_id, model.end_ids, budget)
-        )
-    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, TOKEN_BUDGET[model.kind])
-    return LabelPredictor(scorer, model.labels)
+    folder, options = Path(path), EngineOptions.of(model_config)
+    if task_of(folder) == "text-generation":
+        return CompletionPredictor(Handle(_open_writer, folder, options, PARTS))
+    return LabelPredictor(Handle(_open_scorer, folder, options, PARTS))
+
+
+def _open_scorer(folder: Path, options: EngineOptions) -> Labelling:
+    model = _loaded(folder, options)
+    budget = options.token_budget or TOKEN_BUDGET[model.kind]
+    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, budget)
+    return Labelling(SharedScorer(scorer, options), model.labels)
+
+
+def _open_writer(folder: Path, options: EngineOptions) -> SharedGenerator:
+    model = _loaded(folder, options)
+    budget = options.token_budget or TOKEN_BUDGET[model.kind]
+    begin = model.run.begin
+    generator = TextGenerator(model.encoder, begin, model.max_length, model.pad_id, model.end_ids, budget)
+    return SharedGenerator(generator, options)
+
+
+def _loaded(folder: Path, options: EngineOptions) -> TextModel:
+    if options.threads:
+        use_threads(options.threads)
+    network, tokenizer = (folder / part for part in PARTS)
+    return load(str(network), task_of(folder), tokenizer=str(tokenizer))
 
 
 def _described(model: TextModel) -> dict[str, Any]:
