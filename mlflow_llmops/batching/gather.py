@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import BoundedSemaphore, Event, Lock
+from threading import Event, Lock
 from typing import Generic, TypeVar
 
 from mlflow_llmops.errors import Overloaded
@@ -27,9 +27,9 @@ class Gatherer(Generic[Item, Answer]):
     """`run(items, how)` for callers of any thread. Nobody waits for company: a call that finds the network free runs at
     once; those that come meanwhile share the next run, in arrival order, up to `budget` of cost.
 
-    All such runs are in one thread of its own: OpenMP keeps a team of threads for each thread that ever called it, and
-    the teams of a server's many threads would spin against each other. A call that is dearer than the budget fills
-    batches by itself and runs in the caller's thread, beside the others.
+    All such runs are in one thread of their own: OpenMP keeps a team of threads for each thread that ever called it,
+    and the teams of a server's many threads would spin against each other. A call that is dearer than the budget fills
+    batches by itself and runs beside the others, in one of as many threads as there are cores.
 
     Raises Overloaded where `queue` calls wait already. What `run` raises reaches only the calls that it is raised for.
     """
@@ -40,7 +40,7 @@ class Gatherer(Generic[Item, Answer]):
         self._lock, self._waiting = Lock(), deque[_Call[Item, Answer]]()
         self._busy, self._dear = False, 0
         self._runner = ThreadPoolExecutor(1, thread_name_prefix="gathered")
-        self._side = BoundedSemaphore(os.cpu_count() or 1)
+        self._side = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="dear")
 
     def __call__(self, items: Sequence[Item], cost: int, how: Hashable = None) -> Sequence[Answer]:
         """The answers to `items`, whose cost is `cost` in all; only calls with an equal `how` share a run."""
@@ -73,8 +73,7 @@ class Gatherer(Generic[Item, Answer]):
             self._admit(self._dear)
             self._dear += 1
         try:
-            with self._side:
-                return self._once(list(items), how)
+            return self._side.submit(self._once, list(items), how).result()
         finally:
             with self._lock:
                 self._dear -= 1
@@ -89,7 +88,8 @@ class Gatherer(Generic[Item, Answer]):
         while taken := self._take():
             items = [item for call in taken for item in call.items]
             try:
-                with suppress(Exception):  # not lost: each caller meets its own again
+                # not lost: each caller meets its own again; tokenizers and engines raise more than Exception
+                with suppress(BaseException):
                     self._hand_out(taken, self._once(items, taken[0].how))
             finally:
                 for call in taken:

@@ -1,7 +1,8 @@
-"""What a user may set of a loaded version's engine; none of it changes an answer by more than rounding."""
+"""What a user may set of a loaded version's engine. None of it changes an answer by more than rounding, but where a
+score hangs on its batch-mates: there nothing is remembered or gathered unless asked for."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from mlflow_llmops.errors import ConfigError
@@ -18,7 +19,7 @@ class EngineOptions:
     threads: int = 0
     """Cores for one batch; 0 takes those that the process may use (`engines.default_threads`)."""
     token_budget: int = 0
-    """Padded tokens in a batch; 0 takes that of the kind of artifact (`plan.TOKEN_BUDGET`)."""
+    """Padded tokens in a batch; 0 takes what was found for the artifact, or its kind's (`plan.TOKEN_BUDGET`)."""
     memo_rows: int = 10_000
     """Answers kept for texts that come again; 0 keeps none."""
     gather: bool = True
@@ -36,10 +37,10 @@ class EngineOptions:
                 raise ConfigError(f"{option.name}={value!r}: must be a whole number, {least} or above")
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> "EngineOptions":
-        """Those in a `model_config`, which may hold other things too."""
+    def of(cls, given: Mapping[str, Any] | None, defaults: "EngineOptions | None" = None) -> "EngineOptions":
+        """Those in a `model_config`, which may hold other things too; `defaults` for those that are not in it."""
         known = {option.name for option in fields(cls)}
-        return cls(**{name: value for name, value in (given or {}).items() if name in known})
+        return replace(defaults or cls(), **{name: value for name, value in (given or {}).items() if name in known})
 
     def stored(self) -> dict[str, Any]:
         """What a logged model has to hold: MLflow lets nobody set an option that is not there."""

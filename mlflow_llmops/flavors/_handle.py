@@ -10,6 +10,7 @@ from mlflow_llmops.batching.digest import digest_of
 from mlflow_llmops.batching.options import EngineOptions
 from mlflow_llmops.batching.sessions import KEPT
 from mlflow_llmops.engines import default_threads
+from mlflow_llmops.flavors._server import widen_server
 
 Session = TypeVar("Session")
 
@@ -30,6 +31,8 @@ class Handle(Generic[Session]):
     ) -> None:
         self._given = open_, folder, options, parts
         self._process = 0
+        if options.gather:
+            widen_server(options.queue)
         self.session  # a folder that cannot be opened is told when the model is loaded  # noqa: B018
 
     @property

@@ -5,7 +5,6 @@ Same signature and output columns as the pyfunc of the transformers flavor: one 
 
 import os
 import shutil
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from mlflow_llmops.tracking.signature import SIGNATURES
 
 FLAVOR_NAME = "exported_text"
 DATA = "artifact"
-DEFAULTS = EngineOptions()
 RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -68,7 +66,7 @@ def save_model(
         data=DATA,
         conda_env="conda.yaml",
         python_env="python_env.yaml",
-        model_config=DEFAULTS.stored(),
+        model_config=defaults_of(artifact).stored(),
     )
     requirements = pip_requirements or get_default_pip_requirements(artifact.kind)
     (target / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -92,40 +90,54 @@ def load_model(
 
     `model_config` holds fields of `batching.options.EngineOptions`.
     """
-    folder = Path(mlflow.artifacts.download_artifacts(model_uri)) / DATA
-    options = EngineOptions.of(model_config)
-    return _opened(folder, options if threads is None else replace(options, threads=threads))
+    return _opened(Path(mlflow.artifacts.download_artifacts(model_uri)) / DATA, threads, model_config)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "ExportedText | ExportedWriter":
     """MLflow calls this with the folder named `data` in MLmodel."""
-    return _opened(Path(path), EngineOptions.of(model_config))
+    return _opened(Path(path), None, model_config)
 
 
-def _opened(folder: Path, options: EngineOptions) -> "ExportedText | ExportedWriter":
-    generates = ExportedArtifact.read(folder).task == "text-generation"
-    return (ExportedWriter if generates else ExportedText)(folder, options)
+def _opened(folder: Path, threads: int | None, model_config: dict[str, Any] | None) -> "ExportedText | ExportedWriter":
+    writes = ExportedArtifact.read(folder).task == "text-generation"
+    return (ExportedWriter if writes else ExportedText)(folder, threads, model_config)
+
+
+def defaults_of(artifact: ExportedArtifact) -> EngineOptions:
+    """What a version is opened with unless told otherwise.
+
+    Where an answer hangs on its batch-mates, other clients' texts would move it, and a remembered one would be that of
+    an earlier company. In onnxruntime a batch of texts takes as long as its texts one by one (`benchmarks/serving.py`).
+    """
+    if artifact.hangs_on_batch:
+        return EngineOptions(memo_rows=0, gather=False)
+    return EngineOptions(gather=artifact.kind != "onnx" or artifact.task == "text-generation")
 
 
 class ExportedText(LabelPredictor):
     """A scorer of text that imports neither torch nor transformers."""
 
-    def __init__(self, folder: Path, options: EngineOptions = DEFAULTS) -> None:
-        super().__init__(Handle(_open_scorer, folder, options))
+    def __init__(self, folder: Path, threads: int | None = None, model_config: dict[str, Any] | None = None) -> None:
+        super().__init__(Handle(_open_scorer, folder, _options(folder, threads, model_config)))
 
 
 class ExportedWriter(CompletionPredictor):
     """A writer of text that imports neither torch nor transformers."""
 
-    def __init__(self, folder: Path, options: EngineOptions = DEFAULTS) -> None:
-        super().__init__(Handle(_open_writer, folder, options))
+    def __init__(self, folder: Path, threads: int | None = None, model_config: dict[str, Any] | None = None) -> None:
+        super().__init__(Handle(_open_writer, folder, _options(folder, threads, model_config)))
+
+
+def _options(folder: Path, threads: int | None, model_config: dict[str, Any] | None) -> EngineOptions:
+    given = {**(model_config or {}), **({} if threads is None else {"threads": threads})}
+    return EngineOptions.of(given, defaults_of(ExportedArtifact.read(folder)))
 
 
 def _open_scorer(folder: Path, options: EngineOptions) -> Labelling:
     artifact = ExportedArtifact.read(folder)
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     engine = open_engine(artifact.kind, folder, options.threads or None)
-    budget = options.token_budget or TOKEN_BUDGET[artifact.kind]
+    budget = options.token_budget or artifact.token_budget or TOKEN_BUDGET[artifact.kind]
     scorer = TextScorer(tokenizer, engine, artifact.max_length, artifact.pad_id, budget)
     return Labelling(SharedScorer(scorer, options), artifact.labels)
 

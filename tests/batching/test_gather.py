@@ -149,9 +149,26 @@ def test_a_lone_call_runs_at_once_and_every_small_one_in_the_same_thread():
     start = time.perf_counter()
     for _ in range(1000):
         gatherer([1], 1)
-    assert (time.perf_counter() - start) / 1000 < 1e-3, "nothing like the milliseconds of a network"
+    assert (time.perf_counter() - start) / 1000 < 5e-3, "what a lone client may lose at most"
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda i: gatherer([i], 1), range(100)))
     assert len(set(seen)) == 1
     gatherer([1], 11)
-    assert seen[-1] == threading.get_ident(), "a big one is the caller's own"
+    assert seen[-1] not in {seen[0], threading.get_ident()}, "a dear one has another thread, and not its caller's"
+
+
+class Panic(BaseException):
+    """As tokenizers' Rust raises it: no Exception."""
+
+
+def test_nothing_that_a_run_raises_leaves_the_others_waiting():
+    def run(items, how):
+        if 13 in items:
+            raise Panic
+        return items
+
+    gatherer = Gatherer(run, budget=100, queue=100)
+    for _ in range(3):
+        with pytest.raises(Panic):
+            gatherer([13], 1)
+        assert gatherer([1], 1) == [1]

@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import mlflow
@@ -162,6 +163,25 @@ def test_an_option_that_cannot_work_is_named(saved, name, value):
 def test_a_version_that_was_logged_before_there_were_options_still_loads(tiny_exported):
     assert exported_text._load_pyfunc(str(tiny_exported.folder)).predict(["the boat"]).shape == (1, 2)
     assert EngineOptions.of({"batch_size": 32}) == EngineOptions()
+
+
+def test_where_a_score_hangs_on_its_batch_nothing_is_gathered_or_remembered_unless_asked_for(tiny_exported, tmp_path):
+    for kind, precision, memo, gathers in (
+        ("onnx", "int8 dynamic", 0, False),
+        ("onnx", "fp32", 10_000, False),
+        ("openvino", "int8 static", 10_000, True),
+    ):
+        artifact = replace(tiny_exported.artifact, kind=kind, precision=precision)
+        assert exported_text.defaults_of(artifact) == EngineOptions(memo_rows=memo, gather=gathers)
+    shutil.copytree(tiny_exported.folder, tmp_path / "dynamic")
+    replace(tiny_exported.artifact, precision="int8 dynamic").write(tmp_path / "dynamic")
+    exported_text.save_model(tmp_path / "dynamic", tmp_path / "saved")
+    for model in (load(tmp_path / "saved"), exported_text.load_model(str(tmp_path / "saved"))):
+        model.predict(["the boat"] * 2)
+        assert model.get_raw_model().counts() == {"memo_hits": 0, "memo_misses": 0, "memo_rows": 0}
+    asked = load(tmp_path / "saved", memo_rows=5, gather=True)
+    asked.predict(["the boat"])
+    assert counts(asked)["memo_rows"] == counts(asked)["calls"] == 1
 
 
 def test_an_overload_is_503_to_mlflows_server():
