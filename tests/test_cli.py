@@ -53,6 +53,11 @@ CASES = {
     "seed too large": (["--seed", "4294967296"], "seed='4294967296': input should be less than 4294967296"),
     "model folder empty": (["--model", "."], "holds no config.json"),
     "version not there": (["--model", "models:/nobody/1"], "model=models:/nobody/1 is not in the tracking store"),
+    "path not there": (["--model", "/no/where", "--data", "nowhere.csv"], "model=/no/where: nothing lies at this path"),
+    "version not there, data neither": (
+        ["--model", "models:/nobody@champion", "--data", "nowhere.csv"],
+        "model=models:/",
+    ),
     "data missing": (["--data", "nowhere.csv"], "data=nowhere.csv: there is no such file"),
     "data empty": (["--data", "empty.csv"], "data=empty.csv: the file is empty"),
     "data not UTF-8": (["--data", "latin1.csv"], "data=latin1.csv: not UTF-8"),

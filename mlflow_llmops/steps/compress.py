@@ -33,7 +33,7 @@ from mlflow_llmops.steps._options import (
     said_of_overlap,
 )
 from mlflow_llmops.steps._part import check_processes, take_part
-from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.references import check_there, load_model
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import start_run
 
@@ -86,6 +86,7 @@ def compress(
         labelled = task_named(task).labelled
         _check_task(name, built, task)
         grid = _wants_grid(speed_grid, built, labelled)
+        check_there(model)  # before the data, which may take long to read
         splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
         source = load_model(model, task, splits if built.new_head else None, trust_remote_code=trust_remote_code)
         link = apply_method(

@@ -40,7 +40,7 @@ from mlflow_llmops.steps._side_by_side import Contender
 from mlflow_llmops.steps.compare import measure_contenders, publish
 from mlflow_llmops.steps.promote import promote, weigh
 from mlflow_llmops.steps.score import score
-from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.references import check_there, load_model
 from mlflow_llmops.tracking.report import Row
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import log_measurements, start_run
@@ -83,6 +83,7 @@ def main(
         _check_chain(chain, options)
         check_name(register_as)
         check_tables(score_input, score_output, text_column)
+        check_there(model)  # before the data, which may take long to read
         splits = load_data(data, text_column, label_column, eval_data, overlap)
         source = load_model(model, data=splits, trust_remote_code=trust_remote_code)
         links: list[Link] = []

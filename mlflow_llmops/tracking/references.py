@@ -64,6 +64,14 @@ def load_model(
     return LoadedModel(found, model, folder)
 
 
+def check_there(model: str) -> None:
+    """Raises ModelError for a reference or a path with nothing behind it; a hub id is asked when it is loaded."""
+    if model.startswith(SCHEMES):
+        download(model)
+    elif (Path(model).is_absolute() or model.startswith((".", "~"))) and not Path(model).exists():
+        raise ModelError(f"model={model}: nothing lies at this path; check it")
+
+
 def download(reference: str) -> Path:
     """The local folder of a `models:/` or `runs:/` reference. Raises ModelError where there is none."""
     try:
