@@ -2,8 +2,9 @@
 
 Real servers (`--env-manager local`), 32 clients that each ask for one text at a time over a connection of their own,
 and then one client alone. Every text is asked once, and nothing is remembered (`memo_rows` 0): what a memo gives hangs
-on how often texts come again. The default model is `builtin:encoder` with random weights, in torch and as an int8
-graph: speed does not depend on what a network has learned. `--model` takes the folder of a logged version instead.
+on how often texts come again. The default model has MiniLM's shape (6 layers, 384 wide) and random weights, in torch
+and as an int8 graph: speed does not depend on what a network has learned. `--model` takes the folder of a logged version instead.
+The last row is a model that answers a constant: what MLflow's own path bounds.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from itertools import cycle
 from pathlib import Path
 from threading import Barrier
 
+import mlflow.pyfunc
 import numpy as np
 import torch
 from rich.console import Console
@@ -36,17 +38,31 @@ from mlflow_llmops.measure.intervals import quantile_interval
 from mlflow_llmops.methods import table
 from mlflow_llmops.models.scratch import small_encoder
 from mlflow_llmops.names import HARDWARE
+from mlflow_llmops.tracking.signature import SIGNATURES
 
 WAYS = {"alone": {"gather": False, "memo_rows": 0}, "gathered": {"gather": True, "memo_rows": 0}}
 FIRST_PORT = 5710
+SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+CONSTANT = """
+import mlflow
+import pandas as pd
+
+
+class Constant(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame({"label": ["a"] * len(model_input), "score": [0.5] * len(model_input)})
+
+
+mlflow.models.set_model(Constant())
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", help="folder of a logged version; without it, the default encoder twice")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--requests", type=int, default=640, help="of all clients, in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=480, help="of all clients, in each round")
     parser.add_argument("--singles", type=int, default=40, help="of the lone client, in each round")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with it
@@ -64,6 +80,7 @@ def main() -> None:
         "lone client, ms",
     ):
         shown.add_column(column)
+    folders["a constant"] = constant(Path(tempfile.mkdtemp()) / "constant")
     for name, folder in folders.items():
         shown.add_row(name, *measured(folder, texts, given))
     Console(width=170).print(shown)
@@ -71,13 +88,22 @@ def main() -> None:
 
 def defaults(data: Splits, folder: Path) -> dict[str, Path]:
     torch.manual_seed(0)
-    encoder = small_encoder(data.train, data.labels)
+    encoder = small_encoder(data.train, data.labels, **SHAPE)
     (folder / "made").mkdir()
     quantized = table.build("quantize.int8_static", {}).apply(encoder, data, folder / "made")
     saved = {"torch fp32": encoder, "OpenVINO int8 static": quantized}
     for name, model in saved.items():
         save_text_model(model, folder / name)
     return {name: folder / name for name in saved}
+
+
+def constant(folder: Path) -> Path:
+    """A model that costs nothing, so that what is left is MLflow's."""
+    code = folder.with_suffix(".py")
+    code.write_text(CONSTANT)
+    signature = SIGNATURES["text-classification"]
+    mlflow.pyfunc.save_model(str(folder), python_model=str(code), signature=signature, pip_requirements=["mlflow"])
+    return folder
 
 
 def measured(folder: Path, texts: Sequence[str], given: argparse.Namespace) -> list[str]:

@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,8 @@ def together(calls: int) -> int:
         with lock:
             inside += 1
             most = max(most, inside)
-        try:
+        with suppress(threading.BrokenBarrierError):
             everyone.wait(0.5)
-        except threading.BrokenBarrierError:
-            pass
         with lock:
             inside -= 1
 
