@@ -3,8 +3,8 @@
 Real servers (`--env-manager local`), 32 clients that each ask for one text at a time over a connection of their own,
 and then one client alone. Every text is asked once, and nothing is remembered (`memo_rows` 0): what a memo gives hangs
 on how often texts come again. The default model has MiniLM's shape (6 layers, 384 wide) and random weights, in torch
-and as an int8 graph: speed does not depend on what a network has learned. `--model` takes the folder of a logged version instead.
-The last row is a model that answers a constant: what MLflow's own path bounds.
+and as an int8 graph: speed does not depend on what a network has learned. `--model` takes the folder of a logged
+version instead. The last row is a model that answers a constant: what MLflow's own path bounds.
 """
 
 import argparse

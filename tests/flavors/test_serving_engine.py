@@ -134,7 +134,7 @@ def test_it_predicts_in_a_process_that_was_forked_or_got_it_pickled(saved, tiny_
     expected = model.predict(texts)["score"].tolist()
     context = multiprocessing.get_context(start)
     mine, theirs = context.Pipe()
-    process = context.Process(target=answer, args=(model, texts, theirs))
+    process = context.Process(target=answer, args=(model, texts, theirs), daemon=True)
     process.start()
     assert mine.poll(60)
     np.testing.assert_allclose(mine.recv(), expected, atol=TOLERANCE)
