@@ -35,6 +35,7 @@ bench: $(VENV)/base ## the numbers behind the design: see benchmarks/README.md
 	python benchmarks/weight_only.py
 	python benchmarks/scoring.py
 	python benchmarks/serving.py
+	python benchmarks/serve.py
 ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cores
 	python -m pip install -q --no-deps --require-hashes -r benchmarks/requirements.txt
 	python benchmarks/teacher_cache.py --data $(DATA)
@@ -45,6 +46,7 @@ ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cor
 	python benchmarks/distillation.py --data $(DATA) --students layers:3 --texts 1500
 	python benchmarks/int8.py --data $(DATA)
 	python benchmarks/pruning.py --data $(DATA)
+	python benchmarks/search.py --data $(DATA)
 endif
 
 ui: $(VENV)/base ## the MLflow UI at http://127.0.0.1:5000

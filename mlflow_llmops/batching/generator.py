@@ -1,8 +1,8 @@
 """Complete prompts with any causal model that reads on from its cache, be it torch or an exported graph."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -13,6 +13,11 @@ from mlflow_llmops.batching.plan import plan_batches
 Begin = Callable[[], Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]]
 """Gives a reader of one batch (`engines.Reader`)."""
 GREEDY = Decoding()
+
+
+def never(row: int) -> bool:
+    """Somebody waits for every row."""
+    return False
 
 
 @dataclass
@@ -62,7 +67,7 @@ class TextGenerator:
         """
         new = max(1, min(how.max_new_tokens, self.max_length - 1))
         distinct = list(dict.fromkeys(prompts))
-        encoded = self._encode(distinct, self.max_length - new)
+        encoded = self.encode(distinct, self.max_length - new)
         lengths = np.array([len(ids) + new for ids in encoded])
         done: dict[str, Completion] = {}
         for batch in plan_batches(lengths, self.token_budget):
@@ -75,12 +80,15 @@ class TextGenerator:
         """The text of token ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _encode(self, prompts: Sequence[str], room: int) -> list[np.ndarray]:
-        """Where a tokenizer makes nothing of an empty prompt, it begins as if another text had just ended."""
+    def encode(self, prompts: Sequence[str], room: int, special: bool = True) -> list[np.ndarray]:
+        """The last `room` token ids of each prompt; without `special`, those that a text begins with are not added.
+
+        Where a tokenizer makes nothing of an empty prompt, it begins as if another text had just ended.
+        """
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         begin = [self.end_ids[0] if self.end_ids else self.pad_id]
-        encoded = self.tokenizer.encode_batch_fast(list(prompts))
+        encoded = self.tokenizer.encode_batch_fast(list(prompts), add_special_tokens=special)
         return [np.array(item.ids[-max(1, room) :] or begin, dtype=np.int64) for item in encoded]
 
     def _write(
@@ -95,34 +103,58 @@ class TextGenerator:
     ) -> list[Completion]:
         start = time.perf_counter()
         found = [Completion() for _ in texts]
-        randoms = [how.random_of(text) for text in texts] if how.temperature else []
-        input_ids, mask = pad_left(prompts, self.pad_id)
-        read, rows = self.begin(), None
-        live = np.arange(len(texts))
-        for step in range(new):
-            logits = read(input_ids, mask, rows)[:, -1]
-            if how.temperature:
-                chosen = np.array([how.choose(row, randoms[i]) for row, i in zip(logits, live, strict=True)])
-            else:
-                chosen = logits.argmax(axis=-1)
-            for row, (i, token) in enumerate(zip(live, chosen, strict=True)):
-                found[i].ids.append(int(token))
-                if margins:
-                    best = np.partition(logits[row], -2)[-2:]
-                    found[i].margins.append(float(best[1] - best[0]))
-            if clock is not None and step == 0:
+        asked = replace(how, max_new_tokens=new)
+        for _ in self.stream(texts, prompts, [asked] * len(texts), found, margins, whole):
+            if clock is not None and len(clock.first) == len(clock.rest):
                 clock.first.append(time.perf_counter() - start)
-            going = np.flatnonzero([whole or not self._ended(found[i], how.stop) for i in live])
-            if not len(going):
-                break
-            rows = going if len(going) < len(live) else None
-            live, input_ids = live[going], chosen[going, None].astype(np.int64)
-            mask = np.concatenate([mask[going], np.ones((len(going), 1), dtype=np.int64)], axis=1)
         if clock is not None:
             clock.rest.append(time.perf_counter() - start - clock.first[-1])
         for completion in found:
             completion.text = before(self.text_of(completion.ids), how.stop).strip()
         return found
+
+    def stream(
+        self,
+        texts: Sequence[str],
+        prompts: Sequence[np.ndarray],
+        hows: Sequence[Decoding],
+        found: Sequence[Completion],
+        margins: bool = False,
+        whole: bool = False,
+        left: Callable[[int], bool] = never,
+    ) -> Iterator[np.ndarray]:
+        """Write a batch token by token: gives the rows that have got one, after each step.
+
+        `texts` seed what is drawn, `prompts` are their token ids, `hows` what is asked of each; the tokens go to
+        `found`. A row is not read on once it has ended, or where `left(row)` says that nobody wants more of it.
+        """
+        randoms = [how.random_of(text) if how.temperature else None for text, how in zip(texts, hows, strict=True)]
+        input_ids, mask = pad_left(prompts, self.pad_id)
+        read, rows = self.begin(), None
+        live = np.arange(len(texts))
+        while True:
+            logits = read(input_ids, mask, rows)[:, -1]
+            chosen = logits.argmax(axis=-1)
+            for row, i in enumerate(live.tolist()):
+                if (random := randoms[i]) is not None:
+                    chosen[row] = hows[i].choose(logits[row], random)
+                found[i].ids.append(int(chosen[row]))
+                if margins:
+                    best = np.partition(logits[row], -2)[-2:]
+                    found[i].margins.append(float(best[1] - best[0]))
+            yield live
+            going = np.flatnonzero([not self.done(found[i], hows[i], whole) and not left(i) for i in live.tolist()])
+            if not len(going):
+                return
+            rows = going if len(going) < len(live) else None
+            live, input_ids = live[going], chosen[going, None].astype(np.int64)
+            mask = np.concatenate([mask[going], np.ones((len(going), 1), dtype=np.int64)], axis=1)
+
+    def done(self, completion: Completion, how: Decoding, whole: bool = False) -> bool:
+        """It is as long as asked for, or has ended itself; with `whole` only the former."""
+        if len(completion.ids) >= how.max_new_tokens:
+            return True
+        return not whole and self._ended(completion, how.stop)
 
     def _ended(self, completion: Completion, stop: Sequence[str]) -> bool:
         if completion.ids[-1] in self.end_ids:

@@ -11,6 +11,8 @@ from mlflow_llmops.errors import ModelError
 
 DESCRIPTION = "llmops.json"
 TOKENIZER = "tokenizer.json"
+CHAT = "chat.json"
+"""The chat template of the tokenizer, and what it calls its special tokens, where it has one."""
 
 
 @dataclass(frozen=True)

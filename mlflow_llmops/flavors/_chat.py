@@ -51,6 +51,10 @@ class ChatPredictor:
         """For `PyFuncModel.get_raw_model`."""
         return self
 
+    def forgetful(self) -> "ChatPredictor":
+        """The same, asking for every row anew: a stopwatch would time the memory."""
+        return ChatPredictor(replace(self.settings, remember=0))
+
     def requests(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
         """A hash of all that would be sent for each row, empty for a row that is not asked about."""
         endpoint = self._endpoint(params or {})

@@ -17,6 +17,8 @@ from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.flavors._structure import Structure
 
 SETTINGS = "settings.json"
+FIXED = ("model", "messages", "stream", "n")
+"""Fields of a request that are ours."""
 OURS = ("answer", "prompt_tokens", "completion_tokens", "cost", "error")
 
 
@@ -67,7 +69,8 @@ class ChatSettings:
             )
         if self.priced and None in (self.prompt_price, self.completion_price):
             raise ConfigError("prompt_price and completion_price belong together; give both, 0 where a token is free")
-        self.more({})
+        if fixed := set(self.more({}).get("extra_body", ())) & set(FIXED):
+            raise ConfigError(f"extra: {', '.join(sorted(fixed))} cannot be set there; they are what one answer takes")
         structure = self.structure
         if structure and set(structure.properties) & set(OURS):
             raise ConfigError(f"schema: {', '.join(OURS)} are columns of ours; name the property otherwise")
@@ -129,9 +132,7 @@ class ChatSettings:
 
     def refuse_key(self, *texts: str) -> None:
         """Raises ConfigError where the key stands in what is about to be stored."""
-        key = os.environ.get(self.key_variable, "").strip()
-        if len(key) >= 8 and any(key in text for text in texts):
-            raise ConfigError(f"the key in {self.key_variable} stands in an option, which would be stored; take it out")
+        refuse_key(self.key_variable, *texts)
 
     @classmethod
     def read(cls, folder: Path) -> "ChatSettings":
@@ -142,6 +143,13 @@ class ChatSettings:
         """From what was stored."""
         stored = {**stored, "stop": tuple(stored.get("stop", ()))}
         return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
+
+
+def refuse_key(variable: str, *texts: str) -> None:
+    """Raises ConfigError where the key in that variable stands in what is about to be stored."""
+    key = os.environ.get(variable, "").strip()
+    if len(key) >= 8 and any(key in text for text in texts):
+        raise ConfigError(f"the key in {variable} stands in an option, which would be stored; take it out")
 
 
 def _object(option: str, text: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_llmops.batching.decoding import Decoding
+from mlflow_llmops.batching.generator import TextGenerator
 from mlflow_llmops.batching.shared_generator import SharedGenerator
 from mlflow_llmops.flavors._column import column
 from mlflow_llmops.flavors._counts import counts_of
@@ -18,13 +19,18 @@ class CompletionPredictor:
     def __init__(self, handle: Handle[SharedGenerator]) -> None:
         self._handle = handle
 
-    def get_raw_model(self) -> "CompletionPredictor":
-        """What MLflow's loaded model gives under this name."""
-        return self
-
     def counts(self) -> dict[str, int]:
         """How many prompts the memo knew and how many not; how many calls came, in how many runs of the network."""
         return counts_of(self._handle.session)
+
+    def get_raw_model(self) -> "CompletionPredictor":
+        """What MLflow's pyfunc wraps, for a server that completes the prompts of many requests together."""
+        return self
+
+    @property
+    def generator(self) -> TextGenerator:
+        """The engine itself, for one that gathers and remembers by itself."""
+        return self._handle.session.generator
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str | None]:
         """What follows each prompt, without the prompt; a null gets a null. `params` are those of the signature."""

@@ -1,7 +1,7 @@
 """A model that can be sent to another process, which opens it for itself."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,8 @@ Session = TypeVar("Session")
 
 
 class Handle(Generic[Session]):
-    """What `open_(folder, options)` gives, the same object for every handle of this process on equal files and options.
+    """What `open_(folder, options, *settings)` gives, the same object for every handle of this process on equal files,
+    options and settings.
 
     After a fork, or pickled into another process, it opens again from the folder: the threads of a runtime do not come
     along. `open_` is a function of a module; `parts` are the subfolders that its result depends on.
@@ -24,12 +25,13 @@ class Handle(Generic[Session]):
 
     def __init__(
         self,
-        open_: Callable[[Path, EngineOptions], Session],
+        open_: Callable[..., Session],
         folder: Path,
         options: EngineOptions,
         parts: tuple[str, ...] = ("",),
+        settings: tuple[Hashable, ...] = (),
     ) -> None:
-        self._given = open_, folder, options, parts
+        self._given = open_, folder, options, parts, settings
         self._process = 0
         if options.gather:
             widen_server(options.queue)
@@ -39,13 +41,13 @@ class Handle(Generic[Session]):
     def session(self) -> Session:
         """Opened on first use in this process."""
         if self._process != os.getpid():
-            open_, folder, options, parts = self._given
+            open_, folder, options, parts, settings = self._given
             threads = options.threads or default_threads()
             contents = digest_of(*(folder / part for part in parts))
-            key = (f"{open_.__module__}:{open_.__qualname__}", contents, replace(options, threads=threads))
+            key = (f"{open_.__module__}:{open_.__qualname__}", contents, replace(options, threads=threads), settings)
             # Rust's tokenizers would take every core, whatever the task has been given.
             os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-            self._session: Session = KEPT.get(key, lambda: open_(folder, options))
+            self._session: Session = KEPT.get(key, lambda: open_(folder, options, *settings))
             self._process = os.getpid()
         return self._session
 

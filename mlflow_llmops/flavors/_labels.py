@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mlflow_llmops.batching.scorer import softmax
+from mlflow_llmops.batching.scorer import TextScorer, softmax
 from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.flavors._column import column
 from mlflow_llmops.flavors._counts import counts_of
@@ -28,14 +28,23 @@ class LabelPredictor:
     def __init__(self, handle: Handle[Labelling]) -> None:
         self._handle = handle
 
+    def get_raw_model(self) -> "LabelPredictor":
+        """What MLflow's pyfunc wraps, for a server that scores the texts of many requests together."""
+        return self
+
+    @property
+    def scorer(self) -> TextScorer:
+        """The engine itself, for one that gathers and remembers by itself."""
+        return self._handle.session.scorer.scorer
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self._handle.session.labels
+
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, labels), float32."""
         with told_to_servers():
             return self._handle.session.scorer.logits(texts)
-
-    def get_raw_model(self) -> "LabelPredictor":
-        """What MLflow's loaded model gives under this name."""
-        return self
 
     def counts(self) -> dict[str, int]:
         """How many texts the memo knew and how many not; how many calls came, in how many runs of the network."""
@@ -49,8 +58,7 @@ class LabelPredictor:
         scores = np.full(len(texts), np.nan)
         if present:
             probabilities = softmax(self.logits([texts[i] for i in present]))
-            known = self._handle.session.labels
             scores[present] = probabilities.max(axis=1)
             for i, best in zip(present, probabilities.argmax(axis=1), strict=True):
-                labels[i] = known[best]
+                labels[i] = self.labels[best]
         return pd.DataFrame({LABEL: pd.Series(labels, dtype=object), SCORE: scores})

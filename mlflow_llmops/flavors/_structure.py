@@ -29,11 +29,16 @@ class Structure:
     schema: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.schema.get("type") != "object" or not self.properties:
+        if self.schema.get("type") != "object" or not self.properties or not isinstance(self.properties, Mapping):
             raise ConfigError('schema: it must be of {"type": "object"} and have properties, which become the columns')
         unfit = [name for name in self.properties if not name.isidentifier() or name.startswith("_")]
         if unfit:
             raise ConfigError(f"schema: the property {unfit[0]!r} cannot name a column; use letters, digits and _")
+        unread = [name for name, of in self.properties.items() if not _is_schema(of)]
+        if unread:
+            raise ConfigError(f'schema: the property {unread[0]!r} is no JSON schema; write {{"type": "string"}} or so')
+        if not isinstance(self.schema.get("required", []), list):
+            raise ConfigError("schema: required is a list of properties")
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -83,6 +88,13 @@ class Structure:
         }
         config = ConfigDict(strict=True, extra="forbid" if closed else "ignore", protected_namespaces=())
         return create_model("Answer", __config__=config, **fields)
+
+
+def _is_schema(of: Any) -> bool:
+    """As far as a column is made of it."""
+    if not isinstance(of, Mapping) or not isinstance(of.get("items") or {}, Mapping):
+        return False
+    return "enum" not in of or (isinstance(of["enum"], list) and len(of["enum"]) > 0)
 
 
 def _column(of: Mapping[str, Any]) -> tuple[str, Any, Any]:

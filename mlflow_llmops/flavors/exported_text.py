@@ -28,6 +28,7 @@ from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.engines import open_decoder, open_engine
 from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
 from mlflow_llmops.flavors._completions import CompletionPredictor
+from mlflow_llmops.flavors._example import UNASKED, keep_example
 from mlflow_llmops.flavors._handle import Handle
 from mlflow_llmops.flavors._labels import Labelling, LabelPredictor
 from mlflow_llmops.tracking.signature import SIGNATURES
@@ -50,6 +51,8 @@ def save_model(
     signature: ModelSignature | None = None,
     pip_requirements: list[str] | None = None,
     metadata: dict[str, Any] | None = None,
+    input_example: Any = None,
+    validate_serving_input: bool = False,
 ) -> None:
     """Save the folder of an exported model (graph, `tokenizer.json`, `llmops.json`) as an MLflow model at `path`."""
     artifact = ExportedArtifact.read(Path(exported))
@@ -69,6 +72,7 @@ def save_model(
         model_config=defaults_of(artifact).stored(),
     )
     requirements = pip_requirements or get_default_pip_requirements(artifact.kind)
+    keep_example(model, target, input_example)
     (target / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     environment = _mlflow_conda_env(additional_pip_deps=requirements, install_mlflow=False)
     (target / "conda.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
@@ -80,7 +84,7 @@ def log_model(exported: Path, name: str = "model", **kwargs: Any) -> ModelInfo:
     """Log the folder of an exported model to the active run; keywords as `mlflow.models.Model.log` has them."""
     import mlflow_llmops.flavors.exported_text as flavor
 
-    return Model.log(artifact_path=None, name=name, flavor=flavor, exported=exported, **kwargs)
+    return Model.log(artifact_path=None, name=name, flavor=flavor, exported=exported, **UNASKED | kwargs)
 
 
 def load_model(

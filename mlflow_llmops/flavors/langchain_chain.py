@@ -23,6 +23,7 @@ from mlflow_llmops import __version__
 from mlflow_llmops.errors import MissingExtra, ModelError
 from mlflow_llmops.flavors._chain_settings import SETTINGS, WRITER, ChainSettings
 from mlflow_llmops.flavors._columns import rows_of
+from mlflow_llmops.flavors._example import UNASKED, as_example, keep_example, made_up
 from mlflow_llmops.flavors._nullable import nullable
 
 FLAVOR_NAME = "langchain_chain"
@@ -51,7 +52,12 @@ def signature_of(settings: ChainSettings) -> ModelSignature:
 
 
 def save_model(
-    chain: Path, path: str | os.PathLike[str], mlflow_model: Model | None = None, metadata: dict[str, Any] | None = None
+    chain: Path,
+    path: str | os.PathLike[str],
+    mlflow_model: Model | None = None,
+    metadata: dict[str, Any] | None = None,
+    input_example: Any = None,
+    validate_serving_input: bool = False,
 ) -> None:
     """Save the folder of a chain (`chain.json`, and its index, encoder and model) as an MLflow model at `path`."""
     check_extra()
@@ -75,6 +81,7 @@ def save_model(
             streamable=False,
         )
     shutil.copytree(chain, Path(path) / DATA)
+    keep_example(saved, path, as_example(made_up(settings.columns)) if input_example is None else input_example)
     saved.add_flavor(FLAVOR_NAME, data=DATA, task="chain", chain=settings.chain, llmops_version=__version__)
     saved.flavors["python_function"]["loader_module"] = __name__
     # only the name counts, and the folder that it was in is gone
@@ -86,7 +93,7 @@ def log_model(chain: Path, name: str = "model", **kwargs: Any) -> ModelInfo:
     """Log it to the active run; keywords as `mlflow.models.Model.log` has them."""
     import mlflow_llmops.flavors.langchain_chain as flavor
 
-    return Model.log(artifact_path=None, name=name, flavor=flavor, chain=chain, **kwargs)
+    return Model.log(artifact_path=None, name=name, flavor=flavor, chain=chain, **UNASKED | kwargs)
 
 
 def load_model(model_uri: str) -> "ChainPredictor":

@@ -19,6 +19,7 @@ from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
 from mlflow_llmops import __version__
 from mlflow_llmops.flavors._chat import ChatPredictor, signature_of
 from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.flavors._example import UNASKED, as_example, keep_example, made_up
 
 FLAVOR_NAME = "openai_chat"
 DATA = "endpoint"
@@ -36,6 +37,8 @@ def save_model(
     mlflow_model: Model | None = None,
     pip_requirements: list[str] | None = None,
     metadata: dict[str, Any] | None = None,
+    input_example: Any = None,
+    validate_serving_input: bool = False,
 ) -> None:
     """Save how an endpoint is asked as an MLflow model at `path`. Raises ConfigError where the key stands in it."""
     target = Path(path)
@@ -47,6 +50,7 @@ def save_model(
     model.add_flavor(FLAVOR_NAME, data=DATA, task="chat", llmops_version=__version__)
     pyfunc.add_to_model(model, loader_module=__name__, data=DATA, conda_env="conda.yaml", python_env="python_env.yaml")
     requirements = pip_requirements or get_default_pip_requirements()
+    keep_example(model, target, as_example(made_up(settings.columns)) if input_example is None else input_example)
     (target / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     environment = _mlflow_conda_env(additional_pip_deps=requirements, install_mlflow=False)
     (target / "conda.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
@@ -58,7 +62,7 @@ def log_model(settings: ChatSettings, name: str = "model", **kwargs: Any) -> Mod
     """Log it to the active run; keywords as `mlflow.models.Model.log` has them."""
     import mlflow_llmops.flavors.openai_chat as flavor
 
-    return Model.log(artifact_path=None, name=name, flavor=flavor, settings=settings, **kwargs)
+    return Model.log(artifact_path=None, name=name, flavor=flavor, settings=settings, **UNASKED | kwargs)
 
 
 def load_model(model_uri: str) -> ChatPredictor:

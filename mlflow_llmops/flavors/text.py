@@ -23,6 +23,7 @@ from mlflow_llmops.batching.scorer import TextScorer
 from mlflow_llmops.batching.shared_generator import SharedGenerator
 from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.flavors._completions import CompletionPredictor
+from mlflow_llmops.flavors._example import UNASKED, keep_example
 from mlflow_llmops.flavors._handle import Handle
 from mlflow_llmops.flavors._labels import Labelling, LabelPredictor
 from mlflow_llmops.models.load import load
@@ -35,20 +36,25 @@ REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "numpy")
 BATCH_SIZE = 32
 PARTS = ("model", "components/tokenizer")
 """The folders of the artifact that answers depend on."""
+OWN_CODE = "llmops_trust_remote_code"
+"""In the metadata of a model whose code its user trusted when it was logged: as a pyfunc it runs."""
 
 
 def log_model(model: TextModel, name: str) -> ModelInfo:
     """Log network (safetensors) and tokenizer with signature, label names and exact requirements."""
     import mlflow_llmops.flavors.text as flavor
 
-    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model)
+    return Model.log(artifact_path=None, name=name, flavor=flavor, model=model, **UNASKED)
 
 
-def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = None, **kwargs: Any) -> None:
+def save_model(
+    model: TextModel, path: str | Path, mlflow_model: Model | None = None, validate_serving_input: bool = False
+) -> None:
     """The same artifact in a folder, outside of any run; MLflow calls it with the model that is logged."""
     model.check_stock()
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
+    keep_example(saved, path)
     pyfunc = saved.flavors["python_function"]
     pyfunc["loader_module"] = __name__
     pyfunc["config"] = {**pyfunc.get("config", {}), **EngineOptions().stored()}
@@ -58,31 +64,32 @@ def save_model(model: TextModel, path: str | Path, mlflow_model: Model | None = 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
     folder, options = Path(path), EngineOptions.of(model_config)
+    trusted = bool((Model.load(str(folder / "MLmodel")).metadata or {}).get(OWN_CODE))
     if task_of(folder) == "text-generation":
-        return CompletionPredictor(Handle(_open_writer, folder, options, PARTS))
-    return LabelPredictor(Handle(_open_scorer, folder, options, PARTS))
+        return CompletionPredictor(Handle(_open_writer, folder, options, PARTS, (trusted,)))
+    return LabelPredictor(Handle(_open_scorer, folder, options, PARTS, (trusted,)))
 
 
-def _open_scorer(folder: Path, options: EngineOptions) -> Labelling:
-    model = _loaded(folder, options)
+def _open_scorer(folder: Path, options: EngineOptions, trusted: bool) -> Labelling:
+    model = _loaded(folder, options, trusted)
     budget = options.token_budget or TOKEN_BUDGET[model.kind]
     scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, budget)
     return Labelling(SharedScorer(scorer, options), model.labels)
 
 
-def _open_writer(folder: Path, options: EngineOptions) -> SharedGenerator:
-    model = _loaded(folder, options)
+def _open_writer(folder: Path, options: EngineOptions, trusted: bool) -> SharedGenerator:
+    model = _loaded(folder, options, trusted)
     budget = options.token_budget or TOKEN_BUDGET[model.kind]
     begin = model.run.begin
     generator = TextGenerator(model.encoder, begin, model.max_length, model.pad_id, model.end_ids, budget)
     return SharedGenerator(generator, options)
 
 
-def _loaded(folder: Path, options: EngineOptions) -> TextModel:
+def _loaded(folder: Path, options: EngineOptions, trusted: bool) -> TextModel:
     if options.threads:
         use_threads(options.threads)
     network, tokenizer = (folder / part for part in PARTS)
-    return load(str(network), task_of(folder), tokenizer=str(tokenizer))
+    return load(str(network), task_of(folder), trust_remote_code=trusted, tokenizer=str(tokenizer))
 
 
 def _described(model: TextModel) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def _described(model: TextModel) -> dict[str, Any]:
             *(f"{package}=={version(package).partition('+')[0]}" for package in _required(model)),
             f"mlflow-llmops=={__version__}",
         ],
-        "metadata": {"llmops_kind": model.kind},
+        "metadata": {"llmops_kind": model.kind, **({OWN_CODE: True} if model.brings_code else {})},
     }
 
 

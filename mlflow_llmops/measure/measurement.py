@@ -1,6 +1,7 @@
 """One measured number with its interval, and a table of them under the names that the tracking store keeps."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow_llmops import names
@@ -39,3 +40,19 @@ def flat(measurements: Measurements) -> dict[str, float]:
         else:
             metrics[name] = float(measured)
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def from_flat(metrics: Mapping[str, float]) -> Measurements:
+    """Back from what `flat` made of finite values: an end that is not there was infinite."""
+    ends = {name + end for name in metrics for end in (names.LOW, names.HIGH)} & metrics.keys()
+    measured: Measurements = {}
+    for name, value in metrics.items():
+        if name not in ends:
+            low, high = metrics.get(name + names.LOW), metrics.get(name + names.HIGH)
+            counted = low is None and high is None
+            measured[name] = (
+                value
+                if counted
+                else Estimate(value, -math.inf if low is None else low, math.inf if high is None else high)
+            )
+    return measured

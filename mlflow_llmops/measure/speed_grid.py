@@ -66,6 +66,7 @@ def measure_speed_grid(
     seconds: float,
     cells: Sequence[Cell] = CELLS,
     most: float | None = None,
+    most_rounds: int = MOST_ROUNDS,
 ) -> SpeedGrid:
     """Time every model in every cell, for about `seconds` in all, or up to `most` where an interval for every cell
     needs them: small cells first, and those that no time is left for are left out, as are lengths that a model does not
@@ -95,7 +96,7 @@ def measure_speed_grid(
             shapes[cell] = _shape(models, {label: _batch(ids[label], cell, models[label].pad_id) for label in models})
             pace = shapes[cell].cost / shapes[cell].calls / cell.size
     share = max(0.0, left(seconds)) / max(1, len(shapes))
-    rounds = {cell: min(MOST_ROUNDS, FEWEST_ROUNDS + int(share / shape.cost)) for cell, shape in shapes.items()}
+    rounds = {cell: min(most_rounds, FEWEST_ROUNDS + int(share / shape.cost)) for cell, shape in shapes.items()}
     return SpeedGrid(_timed(models, shapes, rounds), left_out)
 
 

@@ -6,7 +6,7 @@ A method on its own, in a script or a test, has none of them and works all the s
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow_llmops.errors import ConfigError
@@ -58,6 +58,18 @@ _current: ContextVar[Session] = ContextVar("session", default=Session())  # noqa
 def current() -> Session:
     """The session of the run that a method is applied in; one that does nothing where there is none."""
     return _current.get()
+
+
+def under(name: str, work: Path | None = None) -> Session:
+    """The current session with metrics, settings and checkpoints under a name of their own, or the latter in `work`:
+    for several trainings in one run, which differ in shape."""
+    offered = current()
+    return replace(
+        offered,
+        record=lambda metrics, step: offered.record({f"{name}/{key}": value for key, value in metrics.items()}, step),
+        note=lambda settings: offered.note({f"{name}.{key}": value for key, value in settings.items()}),
+        work=work or (None if offered.work is None else offered.work / name),
+    )
 
 
 @contextmanager

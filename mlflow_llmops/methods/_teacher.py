@@ -50,15 +50,22 @@ def _remembered(teacher: TextModel, texts: Texts, top_k: int) -> Answers:
 
 def answers_key(teacher: TextModel, texts: Texts, top_k: int) -> str:
     """16 hexadecimal digits of SHA-256 over all that the answers depend on."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(teacher.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    digest = model_digest(teacher)
     kept = f"{top_k} {REST_AT}" if teacher.task == "text-generation" else "all"
     cut = f"{teacher.max_length} {kept}"
-    for part in (teacher.tokenizer.backend_tokenizer.to_str(), Texts(texts.texts).fingerprint, cut):
+    for part in (Texts(texts.texts).fingerprint, cut):
         digest.update(part.encode())
     return digest.hexdigest()[:16]
+
+
+def model_digest(model: TextModel) -> "hashlib._Hash":
+    """SHA-256 of a torch model's weights and tokenizer, for more to be added."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    digest.update(model.tokenizer.backend_tokenizer.to_str().encode())
+    return digest
 
 
 def _asked(teacher: TextModel, texts: Texts, top_k: int) -> Answers:

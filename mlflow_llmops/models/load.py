@@ -78,6 +78,16 @@ def load(
 def _check_no_code(model: str, tokenizer: str | None, named: str) -> None:
     """Raises ModelError for a folder that brings Python code: transformers leaves it aside where it knows the kind of
     the model, and what is loaded is another network than the one that was meant."""
+    file = code_in(model, tokenizer)
+    if file:
+        raise ModelError(
+            f"model={named} brings Python code of its own (auto_map in its {file}), which runs only with "
+            "trust_remote_code=true: give that if you trust its source"
+        )
+
+
+def code_in(model: str | Path, tokenizer: str | Path | None = None) -> str | None:
+    """The file of a folder that says it brings Python code of its own; None where none does."""
     for folder, file in ((model, "config.json"), (tokenizer or model, "tokenizer_config.json")):
         path = Path(folder) / file
         try:
@@ -85,10 +95,8 @@ def _check_no_code(model: str, tokenizer: str | None, named: str) -> None:
         except ValueError:  # told with more words where it is read
             continue
         if isinstance(described, dict) and described.get("auto_map"):
-            raise ModelError(
-                f"model={named} brings Python code of its own (auto_map in its {file}), which runs only with "
-                "trust_remote_code=true: give that if you trust its source"
-            )
+            return file
+    return None
 
 
 def _builtin(model: str, task: str, labels: tuple[str, ...], texts: Texts | None) -> TextModel:

@@ -1,5 +1,6 @@
 """A text model: what every method takes and gives."""
 
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mlflow_llmops.engines import open_decoder, open_engine
-from mlflow_llmops.engines.artifact import TOKENIZER, ExportedArtifact
+from mlflow_llmops.engines.artifact import CHAT, TOKENIZER, ExportedArtifact
 from mlflow_llmops.errors import ModelError
 from mlflow_llmops.models.torch_decoder import TorchDecoder
 from mlflow_llmops.models.torch_runner import TorchRunner
@@ -40,6 +41,13 @@ class TextModel:
         if self.net is None:
             raise TypeError(f"a {self.kind} model has no torch network")
         return self.net
+
+    @property
+    def brings_code(self) -> bool:
+        """Its class, or its tokenizer's, is Python code that came with it, and is saved with it."""
+        configs = (getattr(self.net, "config", None), getattr(self.net, "generation_config", None))
+        mapped = any(getattr(config, "auto_map", None) for config in configs)
+        return mapped or bool(self.tokenizer.init_kwargs.get("auto_map"))
 
     @property
     def artifact(self) -> ExportedArtifact:
@@ -98,8 +106,13 @@ class TextModel:
             )
 
     def save_encoder(self, folder: Path) -> None:
-        """Write `tokenizer.json` alone, for workers without transformers."""
+        """Write `tokenizer.json` and the chat template alone, for workers without transformers."""
         self.encoder.save(str(folder / TOKENIZER))
+        template = self.tokenizer.chat_template
+        if isinstance(template, str):
+            tokens = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+            stored = json.dumps({"template": template, "tokens": tokens})
+            (folder / CHAT).write_text(stored, encoding="utf-8")
 
 
 def count_parameters(net: PreTrainedModel) -> tuple[int, int]:

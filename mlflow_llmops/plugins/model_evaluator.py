@@ -7,15 +7,18 @@ from typing import Any
 
 from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
 
-MODEL_TYPES = ("classifier", "text-classification")
+CLASSIFIERS, WRITERS = ("classifier", "text-classification"), ("text-generation",)
+"""Values of `model_type`. MLflow asks every evaluator where none is named, so those that it uses for text are not
+among them: to have us installed must not ask somebody's paid endpoint twice."""
 
 
 class LLMOpsEvaluator(ModelEvaluator):
-    """The metrics of our own runs, for any classifier of texts that gives a `label` column (or labels alone)."""
+    """The metrics of our own runs, for any classifier of texts that gives a `label` column (or labels alone); for what
+    writes text how near it comes to the targets, and its answers."""
 
     @classmethod
     def can_evaluate(cls, *, model_type: str, evaluator_config: Any, **kwargs: Any) -> bool:
-        return model_type in MODEL_TYPES
+        return model_type in (*CLASSIFIERS, *WRITERS)
 
     def evaluate(
         self,
@@ -32,18 +35,23 @@ class LLMOpsEvaluator(ModelEvaluator):
     ) -> EvaluationResult:
         from mlflow.tracking import MlflowClient
 
+        from mlflow_llmops import names
         from mlflow_llmops.errors import ConfigError
         from mlflow_llmops.measure.measurement import flat
-        from mlflow_llmops.tracking.evaluation import evaluate_pyfunc
+        from mlflow_llmops.tracking.evaluation import evaluate_pyfunc, evaluate_writer
 
         if extra_metrics or custom_artifacts:
             raise ConfigError("evaluators=llmops computes its own metrics; give extra_metrics to the default evaluator")
-        if not dataset.has_targets:
+        truth = [str(label) for label in dataset.labels_data] if dataset.has_targets else None
+        seconds, client = (evaluator_config or {}).get("seconds"), MlflowClient()
+        if model_type in WRITERS:
+            measured, rows = evaluate_writer(model, dataset.features_data, truth, dataset.predictions_data, seconds)
+            client.log_dict(run_id, {"rows": rows}, names.ANSWERS)
+        elif truth is None:
             raise ConfigError("evaluators=llmops needs the true labels: give targets='<column>'")
-        texts, truth = dataset.features_data, [str(label) for label in dataset.labels_data]
-        seconds = (evaluator_config or {}).get("seconds")
-        metrics = flat(evaluate_pyfunc(model, texts, truth, dataset.predictions_data, seconds))
-        client = MlflowClient()
+        else:
+            measured = evaluate_pyfunc(model, dataset.features_data, truth, dataset.predictions_data, seconds)
+        metrics = flat(measured)
         for name, value in metrics.items():
             client.log_metric(run_id, name, value)
         return EvaluationResult(metrics=metrics, artifacts={}, run_id=run_id)

@@ -56,6 +56,8 @@ class Places:
 
 def look(name: str) -> Places:
     """Raises ConfigError where no such model is registered."""
+    if not name.strip():
+        raise ConfigError("name='': name the registered model")
     try:
         model = MlflowClient().get_registered_model(name)
     except MlflowException as error:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,11 +77,17 @@ def _check_input(source: str, given: Path, input_col: str | None, added: Sequenc
     check_columns(source, types, input_col, added, id_col)
 
 
+def input_columns(input_col: str, have: Container[str]) -> tuple[str, ...]:
+    """The column of that name, or those that it names with commas between."""
+    return (input_col,) if input_col in have else tuple(name.strip() for name in input_col.split(","))
+
+
 def check_columns(
     source: str, types: Mapping[str, str], input_col: str, added: Sequence[str] = ADDED, id_col: str | None = None
 ) -> None:
     """Raises DataError where a column is not there or no text, or where one that scoring adds is taken."""
-    for option, name in {"input_col": input_col, "id_col": id_col}.items():
+    columns = input_columns(input_col, types)
+    for option, name in [*(("input_col", name) for name in columns), ("id_col", id_col)]:
         if name is not None and name not in types:
             raise DataError(f"{option}={name}: {source} has no such column; it has: {', '.join(types)}")
     for name in added:
@@ -89,9 +95,9 @@ def check_columns(
             raise DataError(
                 f"score_input={source} has a column {name} already, which scoring adds; rename it, or change output_col"
             )
-    if types[input_col] != TEXT:
+    if other := next((name for name in columns if types[name] != TEXT), None):
         raise DataError(
-            f"input_col={input_col}: this column of {source} holds {types[input_col]}, not text; "
+            f"input_col={other}: this column of {source} holds {types[other]}, not text; "
             "name a text column, or write it as text first"
         )
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from pyspark.sql import functions as sql
 from pyspark.sql.types import StringType, StructField, StructType
 
 from mlflow_llmops.errors import ConfigError, DataError
-from mlflow_llmops.scoring.check import check_columns
+from mlflow_llmops.scoring.check import check_columns, input_columns
 from mlflow_llmops.scoring.checkpoint import Checkpoint, text_hash
 from mlflow_llmops.scoring.failures import told
 from mlflow_llmops.scoring.fingerprint import fingerprint_of
@@ -76,6 +78,11 @@ class Job:
 
     def __post_init__(self) -> None:
         self.frame = self.df.toDF(*(f"c{i}" for i in range(len(self.df.columns))))
+        self.inputs = self._inputs()
+        if len(self.inputs) > 1:
+            given = [sql.col(place).alias(name) for name, place in self.inputs.items()]
+            nothing = reduce(and_, (sql.col(place).isNull() for place in self.inputs.values()))
+            self.frame = self.frame.withColumn(self.text, sql.when(~nothing, sql.to_json(sql.struct(*given))))
         self.spark: SparkSession = self.df.sparkSession
         if self.options.id_col:
             self.total = self._check_ids()
@@ -85,7 +92,8 @@ class Job:
 
     @property
     def text(self) -> str:
-        return f"c{self.df.columns.index(self.options.input_col)}"
+        """One column, or one more behind all others: an object of several, as JSON."""
+        return next(iter(self.inputs.values())) if len(self.inputs) == 1 else f"c{len(self.df.columns)}"
 
     @property
     def id(self) -> str | None:
@@ -109,6 +117,7 @@ class Job:
 
     def named(self, scored: DataFrame) -> DataFrame:
         """With the columns' own names again."""
+        scored = scored.drop(self.text) if len(self.inputs) > 1 else scored
         names = [*self.df.columns, self.options.output_col, self.options.error_col, self.options.meta_col]
         shown = scored.toDF(*names)
         left_out = self.options.left_out
@@ -183,16 +192,29 @@ class Job:
         return Work(
             shipped=self.shipped,
             version=self.model.version,
-            column=self.model.column,
+            columns=self.model.columns,
             result=self.model.result,
             tells_errors=self.model.tells_errors,
             params=dict(self.options.params),
-            text=self.df.columns.index(self.options.input_col),
+            text=int(self.text.removeprefix("c")),
             id=self.df.columns.index(self.options.id_col) if self.options.id_col else None,
             raises=self.options.on_error == "raise",
             max_errors=None if rate == 1 else math.floor(rate * self.count()),
             limits=limits,
         )
+
+    def _inputs(self) -> dict[str, str]:
+        """From the model's inputs to the frame's columns. Raises DataError where they do not fit."""
+        mine, have = self.model.columns, self.df.columns
+        given = input_columns(self.options.input_col, have)
+        if len(mine) == len(given) == 1:
+            return {mine[0]: f"c{have.index(given[0])}"}
+        if sorted(mine) != sorted(given):
+            wanted = (
+                f"the columns {', '.join(mine)}: give input_col={','.join(mine)}" if len(mine) > 1 else "one column"
+            )
+            raise DataError(f"input_col={self.options.input_col}: {self.model.reference} takes {wanted}")
+        return {name: f"c{have.index(name)}" for name in mine}
 
     def _schema(self) -> StructType:
         added: Mapping[str, Any] = dict(zip(PREDICTED, (self.model.result, StringType(), META), strict=True))

@@ -10,14 +10,13 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.types import ColSpec, Schema
 from mlflow.types import DataType as MlflowType
 from mlflow.types.schema import Array
 from pyspark.sql.types import ArrayType, DataType, StructField, StructType
 
 from mlflow_llmops.errors import ModelError
-from mlflow_llmops.tracking.references import MLMODEL, download
+from mlflow_llmops.tracking.references import MLMODEL, download, pinned
 
 ENDPOINT_KINDS = ("endpoint", "chain")
 """What `llmops_kind` says of models that ask somebody else."""
@@ -36,8 +35,8 @@ class ResolvedModel:
     """The number; the model's id, or empty, where it is no registered version."""
     folder: Path
     digest: str
-    column: str
-    """The name of its one input."""
+    columns: tuple[str, ...]
+    """The names of its inputs: mostly one, several where a prompt names them."""
     result: DataType
     asks_endpoint: bool
     runtimes: tuple[str, ...]
@@ -52,9 +51,9 @@ class ResolvedModel:
 def resolve(reference: str) -> ResolvedModel:
     """Find the version that `reference` means now, and fetch it.
 
-    Raises ModelError where there is none, or where it takes no single column of texts.
+    Raises ModelError where there is none, or where it takes no texts.
     """
-    uri, number = _pinned(reference)
+    uri, number = pinned(reference)
     folder, digest = _fetched(uri) if uri.startswith("models:/") and number else _fetch(uri)
     if not (folder / MLMODEL).is_file():
         raise ModelError(
@@ -62,26 +61,11 @@ def resolve(reference: str) -> ResolvedModel:
         )
     model = Model.load(str(folder / MLMODEL))
     kind = (model.metadata or {}).get("llmops_kind")
-    column, result = _signature(reference, model)
+    columns, result = _signature(reference, model)
     described = number or str(model.model_id or "")
     needed = folder / "requirements.txt"
     runtimes = _installed(needed.read_text(encoding="utf-8") if needed.is_file() else "")
-    return ResolvedModel(reference, uri, described, folder, digest, column, result, kind in ENDPOINT_KINDS, runtimes)
-
-
-def _pinned(reference: str) -> tuple[str, str]:
-    """The reference with a version's number in it, and that number; a reference of another kind and nothing."""
-    if not reference.startswith("models:/"):
-        return reference, ""
-    try:
-        found = get_model_name_and_version(mlflow.MlflowClient(), reference)
-    except MlflowException as error:
-        first = str(error).partition("\n")[0][:200]
-        raise ModelError(
-            f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "
-            "look the name up in the MLflow UI, or set MLFLOW_TRACKING_URI"
-        ) from error
-    return (f"models:/{found[0]}/{found[1]}", str(found[1])) if len(found) == 2 else (reference, "")
+    return ResolvedModel(reference, uri, described, folder, digest, columns, result, kind in ENDPOINT_KINDS, runtimes)
 
 
 def _fetched(uri: str) -> tuple[Path, str]:
@@ -109,20 +93,18 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _signature(reference: str, model: Model) -> tuple[str, DataType]:
-    """The input's name and what a row's answer is in Spark. Raises ModelError where a text is not what it takes."""
+def _signature(reference: str, model: Model) -> tuple[tuple[str, ...], DataType]:
+    """The inputs' names and what a row's answer is in Spark. Raises ModelError where a text is not what it takes."""
     signature = model.signature
     if "python_function" not in model.flavors:
         raise ModelError(f"model={reference} has no pyfunc flavor, which scoring calls; log it with one")
     if signature is None or signature.inputs is None or signature.outputs is None:
         raise ModelError(f"model={reference} has no signature of inputs and outputs; log it with one")
     inputs = signature.inputs.inputs
-    if len(inputs) != 1 or not isinstance(inputs[0], ColSpec) or inputs[0].type != MlflowType.string:
-        raise ModelError(
-            f"model={reference} is no text model: it takes {signature.inputs}, and not one column of texts"
-        )
+    if not all(isinstance(each, ColSpec) and each.type == MlflowType.string for each in inputs):
+        raise ModelError(f"model={reference} is no text model: it takes {signature.inputs}, and not columns of texts")
     try:
-        return inputs[0].name or "text", _result(signature.outputs)
+        return tuple(each.name or "text" for each in inputs), _result(signature.outputs)
     except MlflowException as error:
         raise ModelError(
             f"model={reference} answers with {signature.outputs}, which is no type of Spark's; log it with columns"

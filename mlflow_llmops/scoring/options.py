@@ -15,6 +15,7 @@ class Options:
     """Of `score`. Raises ConfigError, naming the option, for a value that cannot work."""
 
     input_col: str = "text"
+    """Several with commas between, for a model whose prompt names several; they are called as it calls them."""
     output_col: str = "prediction"
     """Gets the prediction; `<output_col>_error` and `<output_col>_meta` stand beside it."""
     id_col: str | None = None

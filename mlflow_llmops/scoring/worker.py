@@ -1,5 +1,6 @@
 """What runs inside a Spark task: Arrow batches in, the same with predictions, errors and what they cost out."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Work:
 
     shipped: Shipped
     version: str
-    column: str
+    columns: tuple[str, ...]
+    """Of the model; where there are several, a text is a JSON object of them."""
     result: DataType
     tells_errors: bool
     params: Mapping[str, Any]
@@ -112,7 +114,7 @@ class Task:
         work = self._work
 
         def predict(texts: Sequence[str]) -> list[Any]:
-            frame = pd.DataFrame({work.column: pd.Series(list(texts), dtype=object)})
+            frame = _frame(texts, work.columns)
             given = self._model.predict(frame, params=dict(work.params)) if work.params else self._model.predict(frame)
             # Arrow would find a value of another type when its whole batch has been scored
             return _checked(_rows(given, work.result), work.result)
@@ -176,6 +178,17 @@ def _text_or_bytes(value: bytes) -> str | bytes:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         return value
+
+
+def _frame(texts: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    rows = [(text,) for text in texts] if len(columns) == 1 else [_values(text, columns) for text in texts]
+    return pd.DataFrame(rows, columns=list(columns), dtype=object)
+
+
+def _values(text: str, columns: Sequence[str]) -> tuple[str | None, ...]:
+    """Of a JSON object, in which Spark leaves nulls out."""
+    found = json.loads(text)
+    return tuple(found.get(name) for name in columns)
 
 
 def _rows(given: Any, result: DataType) -> list[Any]:

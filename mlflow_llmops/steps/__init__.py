@@ -28,6 +28,9 @@ STEPS = {
     "factorize": Step(_COMPRESS, "Write matrices as products of narrower ones, and run the result as a graph.", True),
     "quantize": Step(_COMPRESS, "Store weights, and activations where the method says so, in fewer bits.", True),
     "export": Step(_COMPRESS, "Move the model to a faster runtime at full precision.", True),
+    "search": Step(
+        "mlflow_llmops.steps.search:search", "Find the chain of methods that keeps your limits, within a time budget."
+    ),
     "compare": Step("mlflow_llmops.steps.compare:compare", "Measure registered versions side by side in one run."),
     "promote": Step("mlflow_llmops.steps.promote:promote", "Take a version past the gate to Staging or Production."),
     "rollback": Step("mlflow_llmops.steps.rollback:rollback", "Give a place back to the version that held it before."),
@@ -36,6 +39,7 @@ STEPS = {
         "mlflow_llmops.steps.doctor:doctor", "Find stages, aliases and tags that differ from the record, and mend them."
     ),
     "score": Step("mlflow_llmops.steps.score:score", "Score a table with a registered version through Spark."),
+    "serve": Step("mlflow_llmops.steps.serve:serve", "Serve a version to OpenAI's clients and MLflow's."),
     "register_openai": Step(
         "mlflow_llmops.steps.register_openai:register_openai",
         "Register a prompt to an OpenAI-compatible endpoint as a model.",

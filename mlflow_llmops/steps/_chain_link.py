@@ -84,7 +84,7 @@ def apply_method(
     log_params({**chosen, f"{name}.seed": seed})
     log_data(data)
     method.check(source.model, data)
-    lineage = _lineage(source)
+    came = lineage(source)
     source, cast = in_full_precision(source)
     warning = hardware_warning(name, method)
     if warning:
@@ -97,28 +97,66 @@ def apply_method(
         with run_session(run_id) as offered:
             hand_out(source.model, data, offered.work)
             bounded = _apply(method, source.model, data, folder, seed)
-            made = bounded.model
-        calibrate_budget(made, data.train.texts)
-        info = log_text_model(made)
-        logged = _proven(made, info.model_uri, data)
-        baseline = _with_answers(source, data, _empty(folder, "baseline"))
-        with _control(name, made.kind, source.model, data, _empty(folder, "control"), seed) as control:
-            measured, baseline_measured, rows = _measure(
-                name, baseline, logged, control, data, measure_seconds, grid_seconds
-            )
-        beside = measure_beside(method, baseline, logged, data, measure_seconds, partial(_empty, folder))
-    measured |= bounded.measured | beside.now
-    baseline_measured |= beside.was
+        return proven_link(
+            {name: method},
+            source,
+            bounded,
+            data,
+            run_id,
+            Path(folder),
+            came,
+            chain,
+            seed,
+            measure_seconds,
+            grid_seconds,
+        )
+
+
+def proven_link(
+    methods: Mapping[str, Method],
+    source: LoadedModel,
+    bounded: Bounded,
+    data: Splits,
+    run_id: str,
+    folder: Path,
+    came: Mapping[str, str],
+    chain: str = "",
+    seed: int = 0,
+    measure_seconds: float = 10.0,
+    grid_seconds: float = 0.0,
+) -> Link:
+    """Log, measure and prove what `methods`, one or a chain of them, made of `source`, inside the active run.
+
+    `came` is the lineage of the source, `folder` one to work in. Raises ArtifactMismatch as `apply_method` does.
+    """
+    name, method = list(methods.items())[-1]
+    made = bounded.model
+    calibrate_budget(made, data.train.texts)
+    info = log_text_model(made)
+    logged = _proven(made, info.model_uri, data)
+    baseline = with_answers(source, data, _empty(folder, "baseline"))
+    with _control(name, made.kind, source.model, data, _empty(folder, "control"), seed) as control:
+        measured, baseline_measured, rows = _measure(
+            name, baseline, logged, control, data, measure_seconds, grid_seconds
+        )
+    beside = [
+        measure_beside(each, baseline, logged, data, measure_seconds, partial(_empty, folder))
+        for each in methods.values()
+    ]
+    for each in beside:
+        measured |= each.now
+        baseline_measured |= each.was
+    measured |= bounded.measured
     log_measurements(baseline_measured, names.BASELINE_PREFIX)
     log_measurements(measured, model_id=info.model_id)
     said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
-    said = "; ".join(filter(None, (said, bounded.said, beside.said)))
+    said = "; ".join(filter(None, (said, bounded.said, *(each.said for each in beside))))
     mlflow.set_tags(
         {
             names.VERDICT: said,
             names.KIND: made.kind,
             names.RELOADED: "same outputs",
-            **lineage,
+            **came,
         }
     )
     mlflow.log_text(markdown(rows, f"{name}: {said}", _notes(rows)), names.REPORT)
@@ -129,17 +167,17 @@ def apply_method(
         names.CHAIN: chain or name,
         names.VERDICT: said,
         names.DATA_FINGERPRINT: data.fingerprint,
-        **lineage,
+        **came,
     }
     card = ModelCard(
         name,
         tags[names.CHAIN],
-        {option.name: getattr(method, option.name) for option in method.options()} | {"seed": seed},
+        _options_of(methods) | {"seed": seed},
         made.task,
         made.kind,
         made.labels,
         source.reference,
-        lineage.get(names.SOURCE_MODEL_ID),
+        came.get(names.SOURCE_MODEL_ID),
         tags.get(names.LICENCE),
         said,
         rows,
@@ -149,6 +187,15 @@ def apply_method(
         logged.reference,
     )
     return Link(name, run_id, logged, measured, said, rows, tags, card, missed=bounded.missed)
+
+
+def _options_of(methods: Mapping[str, Method]) -> dict[str, Any]:
+    """For the card: those of a chain behind the names of its methods."""
+    return {
+        option.name if len(methods) == 1 else f"{name}.{option.name}": getattr(method, option.name)
+        for name, method in methods.items()
+        for option in method.options()
+    }
 
 
 def _apply(method: Method, model: TextModel, data: Splits, folder: str, seed: int) -> Bounded:
@@ -180,7 +227,7 @@ def registered(link: Link, name: str) -> Link:
     return replace(link, version=card.version, card=card)
 
 
-def _lineage(source: LoadedModel) -> dict[str, str]:
+def lineage(source: LoadedModel) -> dict[str, str]:
     """An alias moves, so the logged model behind it is kept too."""
     known = {names.SOURCE_MODEL_ID: source.model_id, names.LICENCE: licence_of(source)}
     return {names.SOURCE_MODEL: source.reference, **{key: value for key, value in known.items() if value}}
@@ -191,13 +238,13 @@ def _proven(made: TextModel, reference: str, data: Splits) -> LoadedModel:
     task = MEASURES[made.task]
     answers = task.ask(download(reference), data)
     task.prove(made, answers, data)
-    logged = load_model(reference, made.task)
+    logged = load_model(reference, made.task, trust_remote_code=made.brings_code)
     task.prove_loaded(made, logged.model, data)
     # how a network is run is no part of its artifact
     return replace(logged, answers=answers, model=replace(logged.model, compiled=made.compiled))
 
 
-def _with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:
+def with_answers(source: LoadedModel, data: Splits, folder: Path) -> LoadedModel:
     """The baseline, asked in a fresh process like the candidate."""
     if source.answers is not None and source.folder is not None:
         return source
@@ -262,7 +309,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _empty(folder: str, name: str) -> Path:
+def _empty(folder: str | Path, name: str) -> Path:
     path = Path(folder) / name
     path.mkdir()
     return path

@@ -11,10 +11,9 @@ from rich.table import Table
 from mlflow_llmops import names
 from mlflow_llmops.data.load import read_rows
 from mlflow_llmops.errors import DataError, ModelError
+from mlflow_llmops.flavors._example import made_up
 from mlflow_llmops.tracking.references import download
 from mlflow_llmops.tracking.reload_rows import Rows, check_rows, rows_of, rows_of_fresh_process
-
-MADE_UP = "The old boat left the harbour with fish and salt."
 
 
 def examples_of(path: str | None, columns: Sequence[str], count: int) -> pd.DataFrame:
@@ -23,7 +22,7 @@ def examples_of(path: str | None, columns: Sequence[str], count: int) -> pd.Data
     Raises DataError for a file or column that is not there.
     """
     if path is None:
-        return pd.DataFrame({name: [MADE_UP] for name in columns})
+        return made_up(columns)
     frame = read_rows(Path(path), "examples")
     missing = [name for name in columns if name not in frame]
     if missing:

@@ -89,7 +89,7 @@ def search_fraction(
 
     def attempt(fraction: float) -> Cut:
         start = time.perf_counter()
-        with _session.session(_apart(f"cut_{fraction:.4g}")):
+        with _session.session(_session.under(f"cut_{fraction:.4g}")):
             made = method.with_fraction(fraction).apply(model, data, folder(f"cut-{fraction:.4g}"), seed)
         drop = reference - task.held(made, data.dev)
         _, measured = task.speed({"uncut": uncut(made.kind), "cut": made}, data, SPEED_SECONDS)
@@ -109,17 +109,6 @@ def search_fraction(
     measured: Measurements = {names.FRACTION: best.fraction, names.DROP_ON_DEV: best.drop}
     found = Bounded(best.model, _said(best, trials, bound), measured, missed_bound(best.drop, bound))
     return method.with_fraction(best.fraction), found
-
-
-def _apart(trial: str) -> _session.Session:
-    """The run's session with metrics, settings and checkpoints under the trial's own names: trials differ in shape."""
-    offered = _session.current()
-    return replace(
-        offered,
-        record=lambda metrics, step: offered.record({f"{trial}/{name}": v for name, v in metrics.items()}, step),
-        note=lambda settings: offered.note({f"{trial}.{name}": value for name, value in settings.items()}),
-        work=None if offered.work is None else offered.work / trial,
-    )
 
 
 def _said(best: Cut, trials: Sequence[Cut], bound: float) -> str:

@@ -28,6 +28,7 @@ from mlflow_llmops.steps._options import (
     Outcome,
     Overlap,
     TextColumn,
+    TrustRemoteCode,
     data_params,
     said_of_overlap,
 )
@@ -48,6 +49,7 @@ def compare(
     eval_data: EvalData = None,
     overlap: Overlap = "drop",
     measure_seconds: MeasureSeconds = 20.0,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> Outcome:
     """Measure versions of a registered model interleaved in one run, and log table, pictures and evidence."""
     params = {"compare.name": name, "compare.versions": versions}
@@ -58,7 +60,11 @@ def compare(
             raise ConfigError(f"versions={versions!r}: give at least two numbers, the baseline first")
         registered = [get_version(name, number) for number in numbers]
         contenders = [
-            Contender(_label(v), load_model(f"models:/{name}/{v.version}", task=None), str(v.version))
+            Contender(
+                _label(v),
+                load_model(f"models:/{name}/{v.version}", None, trust_remote_code=trust_remote_code),
+                str(v.version),
+            )
             for v in registered
         ]
         labelled = task_named(_task(contenders)).labelled

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import mlflow
+from annotated_types import Gt
 from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,7 @@ from mlflow_llmops.steps._options import (
     Overlap,
     RegisteredModel,
     TextColumn,
+    TrustRemoteCode,
 )
 from mlflow_llmops.steps.compare import compare
 from mlflow_llmops.tracking.run import start_run
@@ -40,7 +42,7 @@ def promote(
     to: Annotated[str, "Staging or Production"] = names.STAGING,
     max_quality_drop: MaxQualityDrop = 0.02,
     min_speedup: MinSpeedup = 1.0,
-    max_latency_p95_ms: Annotated[float | None, "slowest p95 latency that the gate accepts; auto: any"] = None,
+    max_latency_p95_ms: Annotated[float | None, "slowest p95 latency that the gate accepts; auto: any", Gt(0)] = None,
     remeasure: Annotated[
         Literal["auto", "always", "never"],
         "compare it again with the version that holds the place; auto: where the evidence in store is of other "
@@ -54,6 +56,7 @@ def promote(
     eval_data: EvalData = None,
     overlap: Overlap = "drop",
     measure_seconds: MeasureSeconds = 20.0,
+    trust_remote_code: TrustRemoteCode = False,
     made_from_counts: bool = False,
 ) -> Outcome:
     """Judge a version on its comparison's evidence; promote it, or exit with 3 and the reasons, nothing changed.
@@ -75,7 +78,7 @@ def promote(
         compared: tuple[Any, ...] = ()
         wanting = any(reason.about_evidence for reason in reasons)
         if remeasure == "always" or (remeasure == "auto" and wanting):
-            compared, failed = _measure_again(name, version, to, given, measure_seconds)
+            compared, failed = _measure_again(name, version, to, given, measure_seconds, trust_remote_code)
             reasons = [*reasons, *failed] if failed else weigh(name, version, limits, made_from_counts, to)
         shown = (*compared, reasons_table(reasons))
         _log(version, reasons)
@@ -131,7 +134,7 @@ def _rivals(places: Places, version: str, to: str) -> list[str]:
 
 
 def _measure_again(
-    name: str, version: str, to: str, given: Mapping[str, Any] | None, seconds: float
+    name: str, version: str, to: str, given: Mapping[str, Any] | None, seconds: float, trust_remote_code: bool
 ) -> tuple[tuple[Any, ...], list[Reason]]:
     """Compare the version with the one that holds the place, in a nested run; gives what to show, or the reason why
     that cannot be."""
@@ -146,7 +149,9 @@ def _measure_again(
         said = f"no run says which data version {version} was made with: give data=..., as for the compare step"
         return (), [Reason(AGAIN, said, False)]
     try:
-        outcome = compare(name, f"{rival},{version}", measure_seconds=seconds, **known)
+        outcome = compare(
+            name, f"{rival},{version}", measure_seconds=seconds, trust_remote_code=trust_remote_code, **known
+        )
     except DataError as error:
         if given:
             raise

@@ -14,8 +14,10 @@ from mlflow_llmops.data.documents import load_documents
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.flavors import langchain_chain
 from mlflow_llmops.flavors._chain_settings import ENCODER, INDEX, WRITER, ChainSettings
-from mlflow_llmops.flavors._chat_settings import ChatSettings
-from mlflow_llmops.models.embedder import copy_embedder, save_embedder
+from mlflow_llmops.flavors._chat_settings import ChatSettings, refuse_key
+from mlflow_llmops.flavors._example import as_example
+from mlflow_llmops.models.embedder import check_no_own_code, copy_embedder, save_embedder
+from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.registry.versions import check_name, register
 from mlflow_llmops.steps._examples import examples_of, examples_table, prove
 from mlflow_llmops.steps._options import (
@@ -30,8 +32,9 @@ from mlflow_llmops.steps._options import (
     Trace,
     text_or_file,
 )
+from mlflow_llmops.tracking.lineage import torch_origin
 from mlflow_llmops.tracking.references import MLMODEL, SCHEMES, download, load_model
-from mlflow_llmops.tracking.run import start_run
+from mlflow_llmops.tracking.run import log_params, start_run
 
 OPENAI = "openai:"
 
@@ -67,16 +70,22 @@ def register_chain(
     example_rows: ExampleRows = 3,
 ) -> Outcome:
     """Log a chain with all that it needs, ask it some examples from a fresh process too, and register it."""
-    params: dict[str, Any] = {"model": model, "chain": chain, "register_as": register_as, "base_url": base_url}
+    params: dict[str, Any] = {"model": model, "chain": chain, "register_as": register_as}
     params |= {"documents": documents, "embeddings": embeddings, "passage_size": passage_size, "top_k": top_k}
     prefixed = {f"register_chain.{name}": value for name, value in params.items()}
     with (
-        start_run("register_chain", {names.VERB: "register_chain"}, prefixed) as run,
+        start_run("register_chain", {names.VERB: "register_chain"}, {}) as run,
         tempfile.TemporaryDirectory(prefix="llmops-chain-") as temporary,
     ):
+        refuse_key(key_variable, *map(str, params.values()))
+        log_params(prefixed)
         langchain_chain.check_extra()
         if register_as is not None:
             check_name(register_as)
+        if chain != "rag" and (documents or embeddings):
+            raise ConfigError(
+                f"chain={chain} reads no documents; give chain=rag, or leave documents and embeddings out"
+            )
         if chain == "rag" and (documents is None or embeddings is None):
             raise ConfigError("chain=rag needs documents, a folder, and embeddings, an encoder or openai:MODEL")
         if passage_overlap >= passage_size:
@@ -104,6 +113,8 @@ def register_chain(
         for endpoint in (settings.endpoint, settings.embeddings):
             if endpoint is not None:
                 endpoint.endpoint({}).secret()  # nothing is logged that nobody could ask
+        if settings.endpoint is not None:
+            log_params({"register_chain.base_url": base_url})  # without a password by now
         rows = examples_of(examples, settings.columns, example_rows)
         folder = Path(temporary) / "chain"
         folder.mkdir()
@@ -115,7 +126,7 @@ def register_chain(
         if chain == "rag" and documents and embeddings:
             passages = _index(settings, documents, embeddings, passage_size, passage_overlap, folder)
             mlflow.log_metric(names.PASSAGES, passages)
-        info = langchain_chain.log_model(folder, name=names.MODEL)
+        info = langchain_chain.log_model(folder, name=names.MODEL, input_example=as_example(rows))
         repeatable = settings.endpoint is None and settings.embeddings is None
         given, said = prove(langchain_chain.ChainPredictor(folder), info.model_uri, rows, repeatable)
         answers = f"{settings.endpoint.model} at {settings.endpoint.url}" if settings.endpoint else model
@@ -143,6 +154,19 @@ def _copy_writer(reference: str, folder: Path) -> dict[str, str]:
     return {names.SOURCE_MODEL: reference, **({names.SOURCE_MODEL_ID: model_id} if model_id else {})}
 
 
+def _encoder(reference: str) -> TextModel:
+    """Raises ModelError for an exported graph, which gives its answers and not what they come from, and for code."""
+    check_no_own_code(download(reference) / "model", reference)
+    found = load_model(reference, task=None)
+    if found.model.net is None:
+        origin = torch_origin(found.model_id)
+        raise ModelError(
+            f"embeddings={reference} is a graph of kind {found.model.kind}, which gives its answers alone; give the "
+            f"torch model that it was made from{f': {origin}' if origin else ''}"
+        )
+    return found.model
+
+
 def _index(settings: ChainSettings, documents: str, embeddings: str, size: int, overlap: int, folder: Path) -> int:
     """The encoder and the index, beside the settings. Gives the number of passages."""
     from openai import OpenAIError
@@ -153,7 +177,7 @@ def _index(settings: ChainSettings, documents: str, embeddings: str, size: int, 
     found = load_documents(documents)
     if settings.embeddings is None:
         if embeddings.startswith(SCHEMES):
-            save_embedder(load_model(embeddings, task=None).model, folder / ENCODER)
+            save_embedder(_encoder(embeddings), folder / ENCODER)
         else:
             copy_embedder(embeddings, folder / ENCODER)
     try:

@@ -9,7 +9,8 @@ from rich.text import Text
 from mlflow_llmops import names
 from mlflow_llmops.flavors import openai_chat
 from mlflow_llmops.flavors._chat import ChatPredictor
-from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.flavors._chat_settings import ChatSettings, refuse_key
+from mlflow_llmops.flavors._example import as_example
 from mlflow_llmops.registry.versions import check_name, register
 from mlflow_llmops.steps._examples import examples_of, examples_table, prove
 from mlflow_llmops.steps._options import (
@@ -57,7 +58,9 @@ def register_openai(
 ) -> Outcome:
     """Log a pyfunc around an endpoint, ask it some examples from a fresh process too, and register it."""
     params = {"register_openai.endpoint_model": endpoint_model, "register_openai.register_as": register_as}
-    with start_run("register_openai", {names.VERB: "register_openai"}, params) as run:
+    with start_run("register_openai", {names.VERB: "register_openai"}, {}) as run:
+        refuse_key(key_variable, *filter(None, params.values()))
+        log_params(params)
         if register_as is not None:
             check_name(register_as)
         settings = ChatSettings(
@@ -84,10 +87,11 @@ def register_openai(
             max_cost=max_cost,
             trace=trace,
         )
+        settings.refuse_key(*map(str, vars(settings).values()))  # some are parameters of the run
         rows = examples_of(examples, settings.columns, example_rows)
         settings.endpoint({}).secret()  # nothing is logged that nobody could ask
         log_params({f"register_openai.{name}": value for name, value in vars(settings).items() if name in SHOWN})
-        info = openai_chat.log_model(settings, name=names.MODEL)
+        info = openai_chat.log_model(settings, name=names.MODEL, input_example=as_example(rows))
         model = ChatPredictor(settings)
         asked, said = prove(model, info.model_uri, rows, repeatable=False)
         mlflow.log_metrics(_spent(asked, settings.priced), model_id=info.model_id)

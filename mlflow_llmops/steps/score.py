@@ -23,7 +23,9 @@ def score(
     score_output: Annotated[
         str, "folder of Parquet, or of CSV or JSONL by its suffix, table:name, or delta:folder, for the scored rows"
     ],
-    input_col: Annotated[str, "the column that holds the texts"] = "text",
+    input_col: Annotated[
+        str, "the column that holds the texts; with commas between where a prompt names several"
+    ] = "text",
     master: Annotated[str, "Spark master; empty: the active session's or all cores of this machine"] = "",
     output_col: Annotated[str, "the column for the predictions; its _error and _meta stand beside it"] = "prediction",
     id_col: Annotated[str | None, "a column that names each row; a checkpoint needs one"] = None,

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import mlflow
 import yaml
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
+from mlflow_llmops.tracking.lineage import tags_of
 from mlflow_llmops.tracking.references import SCHEMES, LoadedModel
 
 CARD = "README.md"
@@ -25,15 +23,7 @@ def licence_of(source: LoadedModel) -> str | None:
 
 
 def _of_run(model_id: str | None) -> str | None:
-    if model_id is None:
-        return None
-    try:
-        run_id = MlflowClient().get_logged_model(model_id).source_run_id
-        tags = mlflow.get_run(run_id).data.tags if run_id else {}
-    except MlflowException:  # of another store, or deleted
-        return None
-    found = tags.get(names.LICENCE)
-    return str(found) if found else None
+    return (tags_of(model_id).get(names.LICENCE) or None) if model_id else None
 
 
 def _cached(model: str) -> Path | None:

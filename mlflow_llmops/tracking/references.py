@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 import yaml
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ModelError
@@ -82,6 +83,24 @@ def download(reference: str) -> Path:
             f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "
             "look the name up in the MLflow UI, or set MLFLOW_TRACKING_URI"
         ) from error
+
+
+def pinned(reference: str) -> tuple[str, str]:
+    """The reference with a version's number in it, and that number; a reference of another kind and nothing.
+
+    Raises ModelError where a name, an alias or a stage is not in the registry.
+    """
+    if not reference.startswith("models:/"):
+        return reference, ""
+    try:
+        found = get_model_name_and_version(mlflow.MlflowClient(), reference)
+    except MlflowException as error:
+        first = str(error).partition("\n")[0][:200]
+        raise ModelError(
+            f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "
+            "look the name up in the MLflow UI, or set MLFLOW_TRACKING_URI"
+        ) from error
+    return (f"models:/{found[0]}/{found[1]}", str(found[1])) if len(found) == 2 else (reference, "")
 
 
 def asked(loaded: LoadedModel) -> Answers:

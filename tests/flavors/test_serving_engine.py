@@ -18,6 +18,7 @@ from mlflow_llmops.errors import ConfigError, Overloaded
 from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.flavors._overload import told_to_servers
 from mlflow_llmops.flavors.by_kind import save_text_model
+from mlflow_llmops.flavors.text import OWN_CODE
 from mlflow_llmops.measure.generation import prompts_of
 
 TOLERANCE = 1e-5
@@ -120,6 +121,15 @@ def test_equal_folders_share_a_session_and_others_do_not(saved, tiny_texts, tmp_
     labels = [model.predict(list(tiny_texts.test.texts))["label"] for model in (copy, other)]
     assert labels[1].tolist() == labels[0].replace("sea", "ocean").tolist()
     assert "ocean" in set(labels[1])
+
+
+def test_a_trusted_model_shares_nothing_with_the_same_one_that_is_not(saved, tmp_path):
+    shutil.copytree(saved / "torch", tmp_path / "trusted")
+    path = tmp_path / "trusted" / "MLmodel"
+    path.write_text(path.read_text().replace("metadata:\n", f"metadata:\n  {OWN_CODE}: true\n"))
+    one, other = (load(folder)._model_impl._handle.session for folder in (saved / "torch", tmp_path / "trusted"))
+    assert one is not other
+    assert one is load(saved / "torch")._model_impl._handle.session
 
 
 def answer(model, texts, pipe):

@@ -123,4 +123,6 @@ def test_doctor_rollback_and_history_on_the_command_line(versions):
     lost = run(main, ["doctor", "--name", "m", "--mend", "True"])
     assert (lost.exit_code, "promote another" in lost.output) == (4, True)
     assert run(main, ["doctor", "--name", "nobody"]).exit_code == 2
+    for verb in ("doctor", "rollback", "history"):
+        assert "Error: name='': name the registered model" in run(main, [verb, "--name", ""]).output
     assert run(main, ["history", "--name", "nobody"]).exit_code == 2

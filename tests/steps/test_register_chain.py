@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_llmops import names
 from mlflow_llmops.cli import main
 from mlflow_llmops.flavors import exported_text, text
+from mlflow_llmops.flavors.by_kind import log_text_model
 from tests.serving_process import served
 
 
@@ -82,6 +83,7 @@ CASES = {
         "prompt: for chain=rag write {context}",
     ),
     "chain": (["--model", "openai:m", "--chain", "agent"], "chain='agent': "),
+    "documents for nobody": (["--model", "openai:m", "--documents", "d"], "chain=translate reads no documents"),
 }
 
 
@@ -108,3 +110,37 @@ def test_a_classifier_writes_no_text(store, tiny_model):
     result = register("--model", uri)
     assert result.exit_code == 2
     assert "writes no text; give a version of a causal model" in result.output
+
+
+@pytest.fixture
+def chain_of_runs(store, tiny_model, tiny_exported):
+    """A torch version, a graph made from it and a graph made from that, with the tags that the verbs leave."""
+
+    def logged(model, kind, **tags):
+        with mlflow.start_run(tags={names.KIND: kind, **tags}):
+            return log_text_model(model)
+
+    torch = logged(tiny_model, "torch")
+    mlflow.register_model(torch.model_uri, "mine")
+    made = {names.SOURCE_MODEL: "models:/mine@champion", names.SOURCE_MODEL_ID: torch.model_id}
+    graph = logged(tiny_exported, "openvino", **made)
+    again = {names.SOURCE_MODEL: graph.model_uri, names.SOURCE_MODEL_ID: graph.model_id}
+    from_version = made | {names.SOURCE_MODEL: "models:/mine/1"}
+    return {
+        torch.model_uri: [graph.model_uri, logged(tiny_exported, "openvino", **again).model_uri],
+        "models:/mine/1": [logged(tiny_exported, "openvino", **from_version).model_uri],
+        "a/folder": [logged(tiny_exported, "openvino", **{names.SOURCE_MODEL: "a/folder"}).model_uri],
+        "": [logged(tiny_exported, "openvino").model_uri],
+    }
+
+
+def test_a_graph_cannot_embed_and_the_torch_model_behind_it_is_named(openai_server, documents, chain_of_runs):
+    given = ["--chain", "rag", "--model", "openai:m", "--base-url", openai_server.url, "--documents", documents]
+    for origin, graphs in chain_of_runs.items():
+        for graph in graphs:
+            result = register(*given, "--embeddings", graph)
+            assert result.exit_code == 2
+            said = " ".join(result.output.split())
+            assert f"embeddings={graph} is a graph of kind openvino, which gives its answers alone" in said
+            assert said.endswith(f"made from: {origin}" if origin else "made from")
+    assert not MlflowClient().search_registered_models(filter_string="name = 'chained'")

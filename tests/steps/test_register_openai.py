@@ -140,3 +140,17 @@ def test_the_score_step_scores_a_table_with_it_and_ships_no_key(registered, stor
     assert "does not fit the schema" in rows["bad"]["prediction_error"]
     assert not scanned(store, registered.key)
     assert registered.key not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", ["--endpoint-model", "--register-as", "--prompt", "--base-url"])
+def test_a_key_or_password_among_the_options_is_stored_by_no_run(openai_server, store, option):
+    secret, url = openai_server.key, openai_server.url.replace("http://", f"http://me:{openai_server.key}@")
+    asked = ["--prompt", "{text}", "--base-url", openai_server.url, "--endpoint-model", "m"]
+    given = url if option == "--base-url" else f"{secret} {{text}}"
+    chained = ["--model", f"openai:{given}"] if option == "--endpoint-model" else ["--model", "openai:m", option, given]
+    for command in (["register_openai", *asked, option, given], ["register_chain", "--prompt", "{text}", *chained]):
+        result = CliRunner().invoke(main, command)
+        assert (result.exit_code, secret in result.output) == (2, False), result.output
+    assert len(mlflow.search_runs(filter_string="attributes.status = 'FAILED'")) == 2
+    assert secret.encode() not in (store / "mlflow.db").read_bytes()
+    assert not openai_server.seen

@@ -1,0 +1,117 @@
+"""Start a server on a socket: one process, or workers with uvicorn's supervisor, which replaces those that die."""
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.serving.log import show_lines
+from mlflow_llmops.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+BACKLOG = 2048
+HEALTH_SECONDS = 60
+"""A worker that does not answer its supervisor for so long is replaced: importing a runtime may hold it up."""
+
+
+def serve(settings: Settings, port_file: Path | None = None) -> None:
+    """Until SIGTERM or Ctrl-C: then no connection is accepted any more, and what was accepted is answered.
+
+    Raises ConfigError for an address that cannot be had, ModelError for a model that does not load.
+    """
+    if settings.workers > 1:
+        # before prometheus_client is imported, here and in the workers
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="llmops-metrics-")
+    listening = _listen(settings)
+    host, port = listening.getsockname()[:2]
+    show_lines()
+    if not _is_loopback(host) and not settings.key:
+        log.warning("%s is open to the network and %s is empty: anybody may ask", host, settings.key_variable)
+    before = [(number, signal.signal(number, _nothing)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        if settings.workers > 1:
+            _supervise(settings, listening, lambda: _say(port_file, host, port))
+        else:
+            _run(settings, listening, lambda: _say(port_file, host, port))
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        listening.close()
+
+
+def _run(settings: Settings, listening: socket.socket, ready: Any) -> None:
+    from mlflow_llmops.serving.app import create
+    from mlflow_llmops.serving.version import load_version
+
+    app = create(settings, load_version(settings.model))
+    ready()
+    uvicorn.Server(uvicorn.Config(app, **_options(settings))).run(sockets=[listening])
+
+
+def _supervise(settings: Settings, listening: socket.socket, ready: Any) -> None:
+    from mlflow_llmops.tracking.references import pinned
+
+    pinned(settings.model)  # a name that is not there is told in one line
+    settings.to_environment()
+    config = uvicorn.Config(
+        "mlflow_llmops.serving.app:create", factory=True, workers=settings.workers, **_options(settings)
+    )
+    ready()
+    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor.run()
+    if any(process.exitcode == uvicorn.config.STARTUP_FAILURE for process in supervisor.processes):
+        raise ModelError(f"model={settings.model} does not load in a worker; the lines above say why")
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "access_log": False,
+        "log_level": "info",
+        "server_header": False,
+        "lifespan": "on",
+        "timeout_worker_healthcheck": HEALTH_SECONDS,
+        # every request has ended by then
+        "timeout_graceful_shutdown": int(settings.timeout + settings.body_seconds) + 1,
+    }
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        # the protocol named: asyncio sets TCP_NODELAY only then, and without it a lone client waits 40 ms
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+        listening.listen(BACKLOG)  # who reads the port file may connect at once
+    except OSError as error:
+        raise ConfigError(
+            f"host={settings.host}, port={settings.port}: {error.strerror or error}; choose another, or port=0 for a "
+            "free one"
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def _say(port_file: Path | None, host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    log.info("http://%s:%d/v1 answers OpenAI's clients, /invocations MLflow's", shown, port)
+    if port_file is not None:
+        written = port_file.with_name(port_file.name + ".new")
+        written.write_text(str(port), encoding="utf-8")
+        written.replace(port_file)  # whoever waits for it never sees half of it
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
+
+
+def _nothing(number: int, frame: Any) -> None:
+    """uvicorn raises the signal that ended it once more when all is answered: that is no failure."""
