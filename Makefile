@@ -54,6 +54,7 @@ ui: $(VENV)/base ## the MLflow UI at http://127.0.0.1:5000
 
 mlproject: $(VENV)/base ## write MLproject anew from steps and methods
 	python -m mlflow_llmops.mlproject > MLproject.new && mv MLproject.new MLproject
+	python -m mlflow_llmops.mlproject docker > MLproject.new && mv MLproject.new docker/MLproject
 
 clean: ## remove the virtual environments; the tracking store stays
 	rm -rf $(VENV) $(OPTIMUM)

@@ -5,13 +5,19 @@ import signal
 import sys
 import time
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_llmops import __version__
 from mlflow_llmops.errors import LLMOpsError, as_storage_error
 from mlflow_llmops.steps import STEPS
+
+if TYPE_CHECKING:
+    from mlflow_llmops.steps._options import Outcome
+    from mlflow_llmops.steps.parameters import Parameter
 
 SECONDS_TO_SAY_IT = 10
 """A launcher ends all processes of a job as soon as one ends: the first one is to keep and print the error before."""
@@ -52,8 +58,23 @@ def project() -> None:
 
 def _command(verb: str) -> click.Command:
     _quiet()
-    from mlflow_llmops.steps.parameters import parameters_of
+    from mlflow_llmops.steps.parameters import parameters_of, run
 
+    return _made(verb, STEPS[verb].text, parameters_of(verb), partial(run, verb))
+
+
+def script(function: Callable[..., "Outcome"]) -> click.Command:
+    """The command of a project's own function: options, output and exit codes as a verb's."""
+    _quiet()
+    from mlflow_llmops.steps.parameters import call, declared
+
+    text = (function.__doc__ or "").partition("\n")[0]
+    return _made(function.__name__, text, declared(function), partial(call, function))
+
+
+def _made(
+    name: str, text: str, parameters: "Sequence[Parameter]", work: "Callable[[dict[str, str]], Outcome]"
+) -> click.Command:
     options = [
         click.Option(
             [f"--{parameter.name.replace('_', '-')}", f"--{parameter.name}", parameter.name],
@@ -63,13 +84,13 @@ def _command(verb: str) -> click.Command:
             show_default=parameter.default not in (None, ""),
             **_switch(parameter.default),
         )
-        for parameter in parameters_of(verb)
+        for parameter in parameters
     ]
 
-    def call(**values: Any) -> None:
-        _run(verb, values)
+    def called(**values: Any) -> None:
+        _run(work, values)
 
-    return click.Command(verb, params=list(options), callback=call, help=STEPS[verb].text)
+    return click.Command(name, params=list(options), callback=called, help=text)
 
 
 def _switch(default: str | None) -> dict[str, Any]:
@@ -77,18 +98,17 @@ def _switch(default: str | None) -> dict[str, Any]:
     return {"is_flag": False, "flag_value": "True"} if default == "False" else {}
 
 
-def _run(verb: str, values: dict[str, str]) -> None:
+def _run(work: "Callable[[dict[str, str]], Outcome]", values: dict[str, str]) -> None:
     from rich.console import Console
 
     from mlflow_llmops.methods._ranks import is_main
-    from mlflow_llmops.steps.parameters import run
 
     if is_main():
         # a run that a scheduler ends says FAILED, and leaves no temporary files
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
-        outcome = run(verb, values)
+        outcome = work(values)
     except Exception as error:
         mine = error if isinstance(error, LLMOpsError) else as_storage_error(error)
         if mine is None:

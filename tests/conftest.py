@@ -22,7 +22,7 @@ from mlflow_llmops.models.scratch import small_encoder
 from mlflow_llmops.models.scratch_decoder import small_decoder
 from mlflow_llmops.models.text_model import TextModel
 
-pytest_plugins = ["tests.endpoints"]
+pytest_plugins = ["tests.endpoints", "tests.clusters", "tests.mlflow_server"]
 
 # What it tests lives in an environment of its own, where `make test-optimum` names it.
 collect_ignore = [] if int(transformers.__version__.partition(".")[0]) < 5 else ["methods/test_optimum.py"]

@@ -45,9 +45,12 @@ def served(model: str, question: dict[str, Any]) -> list[dict[str, Any]]:
     address = f"http://127.0.0.1:{(port := free_port())}"
     command = ["mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--port", str(port)]
     with process(command, f"{address}/ping", Path("serve.log")):
-        asked = urllib.request.Request(
-            f"{address}/invocations", json.dumps(question).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            found: list[dict[str, Any]] = json.load(answer)["predictions"]
+        return post(f"{address}/invocations", question)
+
+
+def post(address: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+    """The predictions that a scoring server answers with."""
+    asked = urllib.request.Request(address, json.dumps(question).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["predictions"]
     return found

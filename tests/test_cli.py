@@ -183,3 +183,37 @@ def test_a_job_that_a_scheduler_ends_says_so(files, tiny_folder, tiny_data):
     assert process.returncode == 128 + signal.SIGTERM
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FAILED"
+
+
+SCRIPT = """
+from typing import Annotated
+from annotated_types import Ge
+from mlflow_llmops.errors import GateFailed
+from mlflow_llmops.script import Outcome, script
+
+def mine(count: Annotated[int, "how many", Ge(1)], name: Annotated[str | None, "whose"] = None) -> Outcome:
+    "Count what there is."
+    if count > 5:
+        raise GateFailed("too many")
+    return Outcome("", (f"{count} of {name}",))
+
+script(mine)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (["--count", "3"], 0, "3 of None"),
+        (["--count", "3", "--name", "auto"], 0, "3 of None"),
+        (["--count", "0"], 2, "Error: count='0': input should be greater than or equal to 1"),
+        (["--count", "9"], 3, "Error: too many"),
+        ([], 2, "Missing option '--count'"),
+        (["--help"], 0, "how many"),
+    ],
+)
+def test_a_function_of_ones_own_is_a_command_as_the_verbs_are(given, code, said, tmp_path):
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(tmp_path / "mine.py"), *given], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stdout + done.stderr

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_mlproject_is_not_stale():
     assert (ROOT / "MLproject").read_text(encoding="utf-8") == mlproject.text(), "run: make mlproject"
+    assert (ROOT / "docker" / "MLproject").read_text(encoding="utf-8") == mlproject.text(docker=True)
 
 
 @pytest.mark.parametrize("verb", STEPS)

@@ -44,6 +44,17 @@ def share_change(was: np.ndarray, now: np.ndarray) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
+def independent_change(was: Estimate, now: Estimate) -> Estimate:
+    """How a quantity changed between two samples that have nothing in common, `now - was`, from both intervals.
+
+    Newcombe's hybrid score interval for shares (1998, method 10), for other quantities Zou and Donner's MOVER (2008).
+    """
+    value = now.value - was.value
+    below = math.hypot(now.value - now.low, was.high - was.value)
+    above = math.hypot(now.high - now.value, was.value - was.low)
+    return Estimate(value, value - below, value + above)
+
+
 def share_ratio(was: np.ndarray, now: np.ndarray) -> Estimate:
     """The ratio of two shares on the same texts, `now / was`: the paired log ratio (Nam and Blackwelder, 2002).
 

@@ -35,6 +35,8 @@ def check_tables(
     Raises DataError for an input that is not there or has no text column `input_col` (None: not looked at), for an
     output that is no earlier result of ours or cannot be written, and for any that exists unless `overwrite`.
     """
+    if not is_path(output) and source == output:
+        raise DataError(f"score_output={output} is score_input; write elsewhere")
     target = Path(output).resolve()
     here = source is not None and is_path(source)
     if here:
@@ -90,8 +92,9 @@ def check_columns(
     for option, name in [*(("input_col", name) for name in columns), ("id_col", id_col)]:
         if name is not None and name not in types:
             raise DataError(f"{option}={name}: {source} has no such column; it has: {', '.join(types)}")
+    lower = {name.lower() for name in types}  # Spark's names know no case
     for name in added:
-        if name in types:
+        if name.lower() in lower:
             raise DataError(
                 f"score_input={source} has a column {name} already, which scoring adds; rename it, or change output_col"
             )

@@ -18,8 +18,9 @@ from mlflow_llmops.scoring.checkpoint import Checkpoint, text_hash
 from mlflow_llmops.scoring.failures import told
 from mlflow_llmops.scoring.fingerprint import fingerprint_of
 from mlflow_llmops.scoring.limits import Limits, limits_of
-from mlflow_llmops.scoring.model import ResolvedModel, resolve
+from mlflow_llmops.scoring.model import ResolvedModel, check_params, resolve
 from mlflow_llmops.scoring.options import Options
+from mlflow_llmops.scoring.output import absolute
 from mlflow_llmops.scoring.progress import counters_of, shown
 from mlflow_llmops.scoring.ship import Shipped, ship
 from mlflow_llmops.scoring.worker import META, Counters, Work, checked_schema, run
@@ -77,6 +78,7 @@ class Job:
     """The table with its columns numbered."""
 
     def __post_init__(self) -> None:
+        check_params(self.model, self.options.params)
         self.frame = self.df.toDF(*(f"c{i}" for i in range(len(self.df.columns))))
         self.inputs = self._inputs()
         if len(self.inputs) > 1:
@@ -145,7 +147,7 @@ class Job:
 
         Raises DataError where more rows failed than `max_error_rate` allows.
         """
-        checkpoint, id_ = Checkpoint(self.spark, str(self.options.checkpoint)), str(self.id)
+        checkpoint, id_ = Checkpoint(self.spark, absolute(str(self.options.checkpoint))), str(self.id)
         number = checkpoint.open(fingerprint_of(self.model, self.options), self.options.resume)
         left = checkpoint.pending(self.frame, id_, self.text, self.options.retry_failed).count()
         self.before = self.count() - left

@@ -1,6 +1,7 @@
 """Which model a job scores with: an alias is a version before the first row, and stays it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +13,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.types import ColSpec, Schema
 from mlflow.types import DataType as MlflowType
-from mlflow.types.schema import Array
+from mlflow.types.schema import Array, ParamSchema, ParamSpec
 from pyspark.sql.types import ArrayType, DataType, StructField, StructType
 
-from mlflow_llmops.errors import ModelError
+from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.tracking.references import MLMODEL, download, pinned
 
 ENDPOINT_KINDS = ("endpoint", "chain")
@@ -41,6 +42,8 @@ class ResolvedModel:
     asks_endpoint: bool
     runtimes: tuple[str, ...]
     """Name and version, on this machine, of what the model says that it needs."""
+    params: ParamSchema | None
+    """Of its signature."""
 
     @property
     def tells_errors(self) -> bool:
@@ -65,7 +68,23 @@ def resolve(reference: str) -> ResolvedModel:
     described = number or str(model.model_id or "")
     needed = folder / "requirements.txt"
     runtimes = _installed(needed.read_text(encoding="utf-8") if needed.is_file() else "")
-    return ResolvedModel(reference, uri, described, folder, digest, columns, result, kind in ENDPOINT_KINDS, runtimes)
+    params = model.signature.params if model.signature else None
+    asks = kind in ENDPOINT_KINDS
+    return ResolvedModel(reference, uri, described, folder, digest, columns, result, asks, runtimes, params)
+
+
+def check_params(model: ResolvedModel, params: Mapping[str, Any]) -> None:
+    """Raises ConfigError for params that are not of the model's signature: MLflow would leave a misspelt one out, and
+    fail every row for one of another type."""
+    known = {spec.name: spec for spec in model.params or ()}
+    for name, value in params.items():
+        if name not in known:
+            has = f"it has: {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f"params: model={model.reference} has no param {name}; {has}")
+        try:
+            ParamSpec.validate_param_spec(value, known[name])
+        except MlflowException as error:
+            raise ConfigError(f"params: {name}={value!r}: the model takes {known[name].dtype}") from error
 
 
 def _fetched(uri: str) -> tuple[Path, str]:

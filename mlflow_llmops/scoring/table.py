@@ -23,11 +23,14 @@ from mlflow_llmops.scoring.model import ResolvedModel, resolve
 from mlflow_llmops.scoring.options import Options
 from mlflow_llmops.scoring.output import absolute, check_table, without_delta, write
 from mlflow_llmops.scoring.progress import counters_of, shown
+from mlflow_llmops.scoring.said import one_line
 
 UNREADABLE = re.compile(r"\[(?:PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA|FAILED_READ_FILE|COLUMN_ALREADY_EXISTS)\b.*")
 """How Spark begins to say what is wrong with a file, and not with us."""
 LOCAL = "local[*, 4]"
 """A task whose worker dies is tried again, as on a cluster."""
+SUBMITTED = "PYSPARK_GATEWAY_PORT"
+"""spark-submit sets it for its driver."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,15 @@ class Scored:
 
 
 def spark_session(master: str = "") -> SparkSession:
-    """The active session, or a new one on `master`; all cores of this machine where nothing says otherwise."""
+    """The active session, or a new one on `master`, or spark-submit's; all cores of this machine where nothing says
+    otherwise."""
     # The workers must be this Python: PATH may have another one first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("mlflow-llmops score")
     builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
-    session = builder.master(master or os.environ.get("MASTER", LOCAL)).getOrCreate()
+    if master or SUBMITTED not in os.environ:
+        builder = builder.master(master or os.environ.get("MASTER", LOCAL))
+    session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
 
@@ -112,8 +118,10 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
     if source.startswith(DELTA):
         try:
             return spark.read.format("delta").load(absolute(source.removeprefix(DELTA)))
-        except PySparkException as error:
-            raise without_delta("score_input", source, error) from error
+        except (PySparkException, Py4JJavaError) as error:
+            without_delta("score_input", source, error)
+            said = one_line(str(error))[:200]
+            raise DataError(f"score_input={source}: no Delta table lies there ({said}); check the path") from error
     kind = READERS.get(Path(source).suffix.lower())
     if kind is None:
         raise DataError(f"score_input={source}: give a {', '.join(READERS)} file, {TABLE}name or {DELTA}folder")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, get_type_hints
 
@@ -36,19 +36,35 @@ def function_of(verb: str) -> Callable[..., Outcome]:
 
 def parameters_of(verb: str) -> tuple[Parameter, ...]:
     """Those of the function, in its order, then the fields of the verb's methods; required ones first."""
-    function = function_of(verb)
-    hints = get_type_hints(function, include_extras=True)
-    found = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name not in GIVEN:
-            text, default = described(hints[name]), _as_text(parameter.default)
-            if name == "method":
-                choices = [method.removeprefix(f"{verb}.") for method in table.names(verb)]
-                text, default = f"{text}: {', '.join(choices)}", choices[0]
-            found.append(Parameter(name, text, default, hints[name]))
+    found = declared(function_of(verb))
+    choices = [method.removeprefix(f"{verb}.") for method in table.names(verb)]
+    for i, parameter in enumerate(found):
+        if parameter.name == "method":
+            found[i] = replace(parameter, text=f"{parameter.text}: {', '.join(choices)}", default=choices[0])
     if STEPS[verb].has_methods:
         found += _fields_of_methods(verb)
     return tuple(sorted(found, key=lambda parameter: parameter.default is not None))
+
+
+def declared(function: Callable[..., Outcome]) -> list[Parameter]:
+    """Those of any function whose parameters say their texts, as a project's own step; in its order."""
+    hints = get_type_hints(function, include_extras=True)
+    return [
+        Parameter(name, described(hints[name]), _as_text(parameter.default), hints[name])
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in GIVEN
+    ]
+
+
+def call(function: Callable[..., Outcome], values: Mapping[str, str]) -> Outcome:
+    """Call such a function with values as strings. Raises ConfigError, naming the option, for a bad one."""
+    check_alone(function.__name__)
+    return function(
+        **{
+            each.name: checked(each.name, each.annotation, values.get(each.name, each.default))
+            for each in declared(function)
+        }
+    )
 
 
 def run(verb: str, values: Mapping[str, str]) -> Outcome:

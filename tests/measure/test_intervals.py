@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from mlflow_llmops.measure.intervals import (
+    independent_change,
     pooled_interval,
     quantile_interval,
     share_change,
@@ -151,3 +152,23 @@ def test_unseen_texts_widen_the_interval_and_leave_the_value():
     plain, wide = pooled_interval(sums, counts), pooled_interval(sums, counts, unseen=(-1.0, 1.0))
     assert plain.value == wide.value == 12 / 40
     assert wide.low < plain.low and wide.high > plain.high
+
+
+@pytest.mark.parametrize(("was", "now"), [(0.9, 0.9), (0.97, 0.8)])
+def test_a_change_between_two_samples_is_covered_about_95_times_in_100(was, now):
+    random = np.random.default_rng(4)
+    draws = [(share_interval(random.random(150) < was), share_interval(random.random(400) < now)) for _ in range(2000)]
+    found = [independent_change(*draw) for draw in draws]
+    assert 0.93 <= np.mean([covers(change, now - was) for change in found]) <= 0.98
+    # narrower than what the two intervals' ends would say
+    assert all(
+        change.high - change.low < b.high - a.low - (b.low - a.high)
+        for change, (a, b) in zip(found, draws, strict=True)
+    )
+
+
+def test_newcombes_own_example_of_two_samples():
+    """56 of 70 and 48 of 80: 0.2 with an interval of 0.0524 to 0.3339 (Statistics in Medicine 17, 1998, table II)."""
+    one, two = (share_interval(np.arange(count) < hits) for hits, count in ((56, 70), (48, 80)))
+    change = independent_change(two, one)
+    assert (round(change.low, 4), round(change.high, 4)) == (0.0524, 0.3339)

@@ -58,6 +58,8 @@ class Endpoint:
         self.texts: list[str] = []
         self.times: list[float] = []
         self.at_once = self.most_at_once = 0
+        self.meet = 0
+        """The first so many requests wait for each other: a slow machine starts its processes one by one."""
         lock, endpoint = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -68,6 +70,9 @@ class Endpoint:
                     endpoint.times.append(time.monotonic())
                     endpoint.at_once += 1
                     endpoint.most_at_once = max(endpoint.most_at_once, endpoint.at_once)
+                patience = time.monotonic() + 30
+                while endpoint.most_at_once < endpoint.meet and time.monotonic() < patience:
+                    time.sleep(0.01)
                 time.sleep(endpoint.seconds)
                 good = self.headers["Authorization"] == KEY and not text.startswith("fault")
                 with lock:

@@ -30,6 +30,11 @@ class Moody(PythonModel):
             raise MemoryError("out of memory")
         if any(text.startswith("boom") for text in texts):
             raise RuntimeError(f"it went off, {os.environ.get('LLMOPS_TEST_API_KEY')}")
+        if any(text.startswith("flaky") for text in texts) and not log.with_suffix(".mended").exists():
+            raise ConnectionError("try again later")
+        if any(text.startswith("slow") for text in texts) and not log.with_suffix(".slow").exists():
+            log.with_suffix(".slow").touch()
+            time.sleep(600)  # for as long as nobody does its work
         if any(text.startswith("short") for text in texts):
             return []
         if any(text.startswith("type") for text in texts):

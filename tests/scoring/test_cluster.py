@@ -1,58 +1,20 @@
 """A real standalone master with two workers, and Spark Connect: the model goes to them, whatever they share with us."""
 
 import os
-import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
+import mlflow
 import pandas as pd
-import pyspark
 import pytest
 
+from mlflow_llmops import names
 from mlflow_llmops.flavors import exported_text
+from mlflow_llmops.mlproject import folder
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
-SPARK_CLASS = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
 ROWS = 60
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
-    """The address of a master whose two workers have one core each."""
-    port = free_port()
-    environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
-    master = ["org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
-    url = f"spark://127.0.0.1:{port}"
-    commands = [master]
-    for i in range(2):
-        worker = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--cores", "1", "--memory", "1g"]
-        commands.append([*worker, "--webui-port", "0", "--work-dir", str(tmp_path / f"work{i}"), url])
-    with (tmp_path / "cluster.log").open("w") as log:
-        started = [
-            subprocess.Popen([SPARK_CLASS, *c], env=environment, stdout=log, stderr=log, start_new_session=True)
-            for c in commands
-        ]
-    try:
-        deadline = time.monotonic() + 90
-        while (tmp_path / "cluster.log").read_text().count("Registering worker") < 2:
-            assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
-            time.sleep(0.2)
-        yield url
-    finally:
-        for process in started:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
 
 
 @pytest.fixture
@@ -67,29 +29,63 @@ def table(tmp_path, tiny_exported, tiny_texts):
     return list(exported_text.ExportedText(tiny_exported.folder).predict(list(texts))["label"])
 
 
-def test_the_step_runs_on_a_standalone_cluster(cluster, store, table):
-    command = [sys.executable, "-m", "mlflow_llmops", "score", "--model", "model", "--score-input", "in.parquet"]
-    command += [
-        "--score-output",
-        "out",
-        "--id-col",
-        "id",
-        "--checkpoint",
-        str(store / "kept"),
-        "--checkpoint-rows",
-        "10",
-    ]
-    environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Of somebody who has activated this Python's environment."""
+    path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # noqa: PTH120
+    return {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PATH": path}
+
+
+def test_mlflow_run_scores_on_a_standalone_cluster_though_an_executor_is_killed(cluster, store, moody, environment):
+    model = moody(seconds=0.05)
+    texts = [f"text {i:03}" for i in range(ROWS)]
+    pd.DataFrame({"id": range(ROWS), "text": texts}).to_parquet("in.parquet")
+    options = {"model": model.uri, "score_input": store / "in.parquet", "score_output": store / "out", "id_col": "id"}
+    options |= {"checkpoint": store / "kept", "checkpoint_rows": 5, "master": cluster.url}
+    command = ["mlflow", "run", str(folder()), "--env-manager", "local", "-e", "score"]
+    command += [word for name, value in options.items() for word in ("-P", f"{name}={value}")]
+    with (store / "driver.log").open("w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        while not list((store / "kept" / "rows").glob("part-*.parquet")):
+            assert driver.poll() is None, (store / "driver.log").read_text()[-3000:]
+            time.sleep(0.05)
+        cluster.executors()[0].kill()
+        assert driver.wait(400) == 0, (store / "driver.log").read_text()[-3000:]
+    finally:
+        driver.kill()
+    scored = pd.read_parquet("out").sort_values("id")
+    assert list(scored["id"]) == list(range(ROWS))
+    assert list(scored["prediction"]) == [8.0] * ROWS
+    for i in range(2):  # each worker fetched the model and had a part of the work
+        assert list((cluster.folder / f"work{i}").rglob("llmops-*.zip"))
+    [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics[names.SCORED_ROWS] == ROWS
+    assert f"{ROWS} rows scored" in (store / "driver.log").read_text()
+
+
+def test_a_slow_task_is_started_again_and_each_row_is_there_once(cluster, store, moody, environment):
+    model = moody()
+    texts = [f"text {i:03}" for i in range(ROWS - 1)] + ["slow one"]
+    pd.DataFrame({"id": range(ROWS), "text": texts}).to_parquet("in.parquet")
+    settings = {"speculation": "true", "speculation.quantile": "0.5", "speculation.minTaskRuntime": "100ms"}
+    told = " ".join(f"--conf spark.{name}={value}" for name, value in settings.items())
+    command = [sys.executable, "-m", "mlflow_llmops", "score", "--model", model.uri, "--score-input", "in.parquet"]
+    command += ["--score-output", "out", "--id-col", "id", "--checkpoint", "kept", "--checkpoint-rows", "10"]
     done = subprocess.run(
-        [*command, "--master", cluster], capture_output=True, text=True, cwd=store, env=environment, timeout=300
+        [*command, "--master", cluster.url],
+        capture_output=True,
+        text=True,
+        env={**environment, "PYSPARK_SUBMIT_ARGS": f"{told} pyspark-shell"},
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    scored = pd.read_parquet(store / "out").sort_values("id")
+    assert model.asked.count("slow one") == 2
+    scored = pd.read_parquet("out").sort_values("id")
     assert list(scored["id"]) == list(range(ROWS))
-    assert [row["label"] for row in scored["prediction"]] == table
-    for i in range(2):  # each worker fetched the model and had a part of the work
-        assert list((store / f"work{i}").rglob("llmops-*.zip"))
-    assert re.search(rf"{ROWS} rows scored", done.stdout)
+    assert list(scored["prediction"]) == [8.0] * ROWS
+    assert len(pd.read_parquet("kept/rows")) == ROWS
 
 
 CONNECT = """

@@ -166,21 +166,29 @@ def test_a_worker_that_is_killed_costs_its_task_alone(spark, moody):
     assert [row["prediction"] for row in rows] == [float(len(text)) for text in texts]
 
 
-def test_the_version_is_fixed_before_the_first_row(spark, store, moody):
+def test_the_version_is_fixed_though_the_alias_moves_in_the_middle(spark, store, moody):
     client = mlflow.MlflowClient()
-    for seconds in (0.0, 0.01):
+    for seconds in (0.0, 0.05):
         with mlflow.start_run():
             code = str(Path(__file__).parent / "moody.py")
-            config = {"log": str(store / "asked.log"), "seconds": seconds}
+            config = {"log": str(store / f"asked-{seconds}.log"), "seconds": seconds}
             signature = ModelSignature(Schema([ColSpec("string")]), Schema([ColSpec("double")]))
             info = mlflow.pyfunc.log_model(
                 name="m", python_model=code, model_config=config, signature=signature, pip_requirements=["mlflow"]
             )
             register(info.model_uri, "m", {})
     client.set_registered_model_alias("m", "champion", "2")
-    scored = score(frame_of(spark, ["x"] * 8, 4), "models:/m@champion")
+    scored = score(frame_of(spark, ["x"] * 32, 8), "models:/m@champion", dedupe=False)
+    rows: list = []
+    job = threading.Thread(target=lambda: rows.extend(scored.collect()))
+    job.start()
+    while not (store / "asked-0.05.log").exists():  # its first rows are being scored
+        assert job.is_alive()
+        time.sleep(0.01)
     client.set_registered_model_alias("m", "champion", "1")
-    assert {row["prediction_meta"]["version"] for row in scored.collect()} == {"2"}
+    job.join()
+    assert [row["prediction_meta"]["version"] for row in rows] == ["2"] * 32
+    assert not (store / "asked-0.0.log").exists()
     assert score(frame_of(spark, ["x"]), "models:/m@champion").first()["prediction_meta"]["version"] == "1"
 
 
@@ -188,7 +196,7 @@ def test_the_version_is_fixed_before_the_first_row(spark, store, moody):
 
 
 def test_an_endpoint_is_asked_once_a_text_and_one_failure_costs_one_row(spark, moody, endpoint, capfd):
-    endpoint.seconds = 0.5  # longer than it takes until the next task has its process
+    endpoint.seconds, endpoint.meet = 0.2, 3
     model = moody(url=endpoint.url)
     texts = [f"prompt {i % 10}" for i in range(30)] + ["fault"]
     scored = score(frame_of(spark, texts, 4), model.uri, concurrency=3, dedupe=True)

@@ -1,0 +1,1 @@
+"""Entry points of an MLflow Project on a user's Spark cluster."""

@@ -1,0 +1,132 @@
+"""What can be said of images and manifests where no engine runs: linters, schemas, and what they must hold."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import compose_spec
+import kubernetes_validate
+import pytest
+import yaml
+from mlflow.projects._project_spec import load_project
+
+import mlflow_llmops
+from mlflow_llmops.steps import STEPS
+
+DOCKER = Path(__file__).parents[2] / "docker"
+DOCKERFILES = ["Dockerfile", "Dockerfile.mlflow"]
+HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
+SCORING = list(yaml.safe_load_all((DOCKER / "kubernetes" / "scoring.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_finds_nothing(name):
+    done = subprocess.run([HADOLINT, str(DOCKER / name)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_hadolint_would_find_something(tmp_path):
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM python\nRUN apt-get install -y nano\n")
+    assert subprocess.run([HADOLINT, str(bad)], capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_is_pinned_not_root_tested_and_watched(name):
+    text = (DOCKER / name).read_text(encoding="utf-8")
+    last = text.rpartition("\nFROM ")[2]
+    assert all(":" in image and "latest" not in image for image in re.findall(r"^FROM (\S+:\S+)", text, re.MULTILINE))
+    assert "HEALTHCHECK" in last
+    user = text.index("\nUSER 10001")
+    assert text.index("RUN python ", user) > user, "the self-test runs as who runs the image"
+    ignored = (DOCKER / f"{name}.dockerignore").read_text(encoding="utf-8").split("\n")
+    assert ignored[0] == "*"
+    copied = [word for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE) for word in line.split()]
+    assert {f"!{word}" for word in copied} <= set(ignored)
+    assert all((DOCKER.parent / word).exists() for word in copied)
+
+
+def test_the_last_build_step_is_the_self_test():
+    text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    work = text[text.index(" AS work") : text.index(" AS serve")]
+    steps = [line for line in work.splitlines() if line.startswith(("RUN", "COPY"))]
+    assert steps[-1] == "RUN python /opt/llmops/self_test.py"
+
+
+def test_the_compose_file_is_of_the_compose_specification():
+    found = compose_spec.PyCompose.from_json(json.dumps(COMPOSE))
+    assert {"mlflow", "postgres", "store", "spark-master", "spark-worker", "scoring"} <= set(found.service_names())
+    with pytest.raises(ValueError, match="replica"):
+        compose_spec.PyCompose.from_json(json.dumps({**COMPOSE, "replica": 2}))
+
+
+def test_the_compose_file_names_what_is_there():
+    for name, service in COMPOSE["services"].items():
+        assert ":" in service["image"] and not service["image"].endswith(":latest"), name
+        for other in service.get("depends_on", {}):
+            assert other in COMPOSE["services"], (name, other)
+        for place in service.get("volumes", ()):
+            source = place.partition(":")[0]
+            assert source in COMPOSE["volumes"] or source == "../data"
+        if "build" in service:
+            file = DOCKER.parent / service["build"]["dockerfile"]
+            target = service["build"].get("target")
+            assert target is None or f" AS {target}\n" in file.read_text(encoding="utf-8")
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), f"{name} is open to the network"
+    asked = set(re.findall(r"\$\{(\w+)", (DOCKER / "compose.yaml").read_text(encoding="utf-8")))
+    assert asked == set(re.findall(r"^(\w+)=", (DOCKER / "example.env").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", SCORING, ids=lambda document: document["kind"])
+def test_each_manifest_is_of_the_kubernetes_api(document):
+    kubernetes_validate.validate(document, "1.34", strict=True)
+    broken = {**document, "spec": {**document["spec"], "replica": 3}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, "1.34", strict=True)
+
+
+def test_the_deployment_is_found_watched_and_bounded():
+    found = {document["kind"]: document["spec"] for document in SCORING}
+    assert set(found) == {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    pod = found["Deployment"]["template"]
+    labels = pod["metadata"]["labels"].items()
+    assert found["Service"]["selector"].items() <= labels
+    assert found["PodDisruptionBudget"]["selector"]["matchLabels"].items() <= labels
+    name = next(document["metadata"]["name"] for document in SCORING if document["kind"] == "Deployment")
+    assert found["HorizontalPodAutoscaler"]["scaleTargetRef"]["name"] == name
+    assert found["Deployment"]["replicas"] >= found["HorizontalPodAutoscaler"]["minReplicas"] > 1
+    [container] = pod["spec"]["containers"]
+    check_container(container)
+    assert found["Service"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+
+
+def test_the_inference_service_has_the_same_container():
+    service = yaml.safe_load((DOCKER / "kubernetes" / "kserve.yaml").read_text(encoding="utf-8"))
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    [container] = service["spec"]["predictor"]["containers"]
+    assert container["name"] == "kserve-container"
+    check_container({**container, "startupProbe": 0, "livenessProbe": 0})
+    # KServe's container is Kubernetes' own
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [container]}}
+    kubernetes_validate.validate(pod, "1.34", strict=True)
+
+
+def check_container(container: dict) -> None:
+    assert container["image"].endswith(f":{mlflow_llmops.__version__}")
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+    assert {"cpu", "memory"} == set(container["resources"]["limits"]) == set(container["resources"]["requests"])
+    assert not container["securityContext"]["allowPrivilegeEscalation"]
+    assert container["args"][container["args"].index("--port") + 1] == str(container["ports"][0]["containerPort"])
+
+
+def test_mlflow_reads_the_project_in_docker():
+    project = load_project(str(DOCKER))
+    assert project.docker_env["image"] == COMPOSE["services"]["work"]["image"]
+    assert project.docker_env["image"].endswith(f":{mlflow_llmops.__version__}")
+    for verb in STEPS:
+        assert project.get_entry_point(verb).command.startswith(f"python -m mlflow_llmops {verb} ")

@@ -1,0 +1,162 @@
+"""`mlflow deployments -t llmops`: real servers that outlive their parent, and what is said when they cannot."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import requests
+from filelock import FileLock
+from mlflow.deployments import get_deploy_client
+from mlflow.exceptions import MlflowException
+
+from mlflow_llmops.flavors.by_kind import save_text_model
+from mlflow_llmops.serving import local_processes
+from tests.serving_process import free_port
+
+slow = pytest.mark.slow
+TABLE = pd.DataFrame({"text": ["the oven and the flour", "a boat near the harbour"]})
+
+
+@pytest.fixture
+def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    monkeypatch.setenv("LLMOPS_DEPLOYMENTS", str(store / "deployments"))
+    client = get_deploy_client("llmops")
+    yield client
+    for each in client.list_deployments():
+        client.delete_deployment(each["name"])
+
+
+@pytest.fixture
+def model(store: Path, tiny_exported) -> str:
+    save_text_model(tiny_exported, store / "tiny")
+    return str(store / "tiny")
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlflow", "deployments", *words, "-t", "llmops"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@slow
+def test_a_deployment_outlives_the_command_and_keeps_answering_until_a_better_one_does(client, model, store):
+    made = command("create", "-m", "tiny", "--name", "x")
+    assert made.returncode == 0 and "deployment x is created" in made.stdout, made.stderr
+    first = client.get_deployment("x")
+    assert first["status"] == "running" and first["model_uri"] == model
+    answer = client.predict("x", TABLE)
+    labels = list(answer.get_predictions()["label"])
+    assert len(labels) == 2 and set(labels) <= {"kitchen", "sea", "weather"}
+    again = client.predict("x", {"inputs": list(TABLE["text"])})
+    assert list(again.get_predictions()["label"]) == labels
+    with pytest.raises(MlflowException, match="name=x answers 4"):
+        client.predict("x", {"nonsense": 1})
+
+    with pytest.raises(MlflowException, match=f"^name=x is in use: it serves {model}"):
+        client.create_deployment("x", model)
+    refused = command("update", "-m", str(store / "nothing"), "--name", "x")
+    assert refused.returncode == 1 and "is not served" in refused.stderr and "Traceback" not in refused.stderr
+    assert client.get_deployment("x") == first
+    assert list(client.predict("x", TABLE).get_predictions()["label"]) == labels
+
+    (store / "other").symlink_to(store / "tiny")
+    client.update_deployment("x", str(store / "other"), config={"served_as": "y"})
+    second = client.get_deployment("x")
+    assert second["status"] == "running" and second["address"] != first["address"] and gone(first["pid"])
+    assert "y" in requests.get(f"{second['address']}/v1/models", timeout=10).text
+    assert client.list_deployments() == [second]
+    client.delete_deployment("x")
+    client.delete_deployment("x")
+    assert client.list_deployments() == [] and gone(second["pid"])
+    assert list((store / "deployments").glob("x/*")) == []
+
+
+@slow
+def test_after_a_crash_of_the_server_or_of_a_command_the_next_one_mends_it(client, model, store):
+    port = str(free_port())
+    first = client.create_deployment("x", model, config={"port": port})
+    assert first["address"] == f"http://127.0.0.1:{port}"
+    with pytest.raises(MlflowException, match=f"port={port}: Address already in use; choose another"):
+        client.create_deployment("z", model, config={"port": port})
+    assert [each["name"] for each in client.list_deployments()] == ["x"]
+    os.kill(first["pid"], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(first["pid"])], 10)
+    assert client.get_deployment("x")["status"] == "stopped"
+    with pytest.raises(MlflowException, match="update -t llmops --name x` starts it again"):
+        client.predict("x", TABLE)
+
+    orphan = subprocess.Popen(["sleep", "600"], env={**os.environ, local_processes.MARK: "orphan"})
+    record = store / "deployments" / "x" / "deployment.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "leaving": ["orphan"]}))
+    client.update_deployment("x")
+    second = client.get_deployment("x")
+    assert second["status"] == "running" and second["address"] == first["address"]
+    assert gone(orphan.pid)
+
+
+def test_a_pid_that_came_again_is_not_ours(client, store):
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        server = {"id": "1", "model": "m", "host": "127.0.0.1", "port": free_port(), "pid": stranger.pid}
+        (store / "deployments" / "x").mkdir(parents=True)
+        record = {"server": {**server, "started": 1000.0, "config": {}}, "leaving": []}
+        (store / "deployments" / "x" / "deployment.json").write_text(json.dumps(record))
+        assert client.get_deployment("x")["status"] == "stopped"
+        client.delete_deployment("x")
+        assert client.list_deployments() == [] and stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_mistakes_are_told_without_starting_anything(client, store):
+    for call, told in (
+        (lambda: client.create_deployment("../x", "m"), "name=../x: give up to 100"),
+        (lambda: client.create_deployment("x", "m", flavor="sklearn"), "flavor=sklearn"),
+        (lambda: client.create_deployment("x", "m", endpoint="e"), "endpoint=e"),
+        (lambda: client.create_deployment("x", "m", config={"start_seconds": "soon"}), "start_seconds=soon"),
+        (lambda: client.update_deployment("x"), "there is no such deployment; those of this machine: none"),
+        (lambda: client.predict("x", TABLE), "there is no such deployment"),
+        (lambda: client.get_deployment("x"), "there is no such deployment"),
+    ):
+        with pytest.raises(MlflowException, match=told):
+            call()
+    with FileLock(store / "deployments" / ".x.lock"):
+        code = "from mlflow_llmops.serving import deployments; deployments.create('x', 'm', {})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "name=x: another command is changing it" in done.stderr
+    (store / "deployments" / "x").mkdir(exist_ok=True)
+    (store / "deployments" / "x" / "deployment.json").write_text("{")
+    with pytest.raises(MlflowException, match="is no record of a deployment"):
+        client.get_deployment("x")
+    (store / "deployments" / "x" / "deployment.json").unlink()
+
+
+@slow
+def test_run_local_serves_until_ctrl_c(client, model):
+    port = free_port()
+    words = ["run-local", "-m", model, "--name", "x", "-C", f"port={port}", "-t", "llmops"]
+    running = subprocess.Popen([sys.executable, "-m", "mlflow", "deployments", *words], start_new_session=True)
+    try:
+        while not local_processes.pings(f"http://127.0.0.1:{port}"):
+            assert running.poll() is None
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(60) == 0
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert client.list_deployments() == []
