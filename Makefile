@@ -34,6 +34,7 @@ bench: $(VENV)/base ## the numbers behind the design: see benchmarks/README.md
 	python benchmarks/token_budget.py
 	python benchmarks/weight_only.py
 	python benchmarks/scoring.py
+	python benchmarks/serving.py
 	python benchmarks/serve.py
 ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cores
 	python -m pip install -q --no-deps --require-hashes -r benchmarks/requirements.txt

@@ -38,6 +38,10 @@ class MainStopped(LLMOpsError):
     """Another process of the same job, the first one, ended before this one got what it waits for."""
 
 
+class Overloaded(LLMOpsError):
+    """More calls wait for a model than it may keep waiting."""
+
+
 class GateFailed(LLMOpsError):
     """A model version is not proven to be good enough for the place it was to take."""
 

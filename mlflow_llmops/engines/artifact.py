@@ -31,6 +31,15 @@ class ExportedArtifact:
     """Tokens that end what a causal model writes."""
     runtime: dict[str, str] = field(default_factory=dict)
     """Settings of the engine that runs the graph, as it names them."""
+    token_budget: int = 0
+    """Padded tokens in a batch, as they were found to be the fastest; 0: what suits the kind of artifact."""
+    token_budget_hardware: str = ""
+    """Where they were."""
+
+    @property
+    def hangs_on_batch(self) -> bool:
+        """Whether an answer depends on what else is in its batch, as ranges of activations are taken over all of it."""
+        return self.precision == "int8 dynamic"
 
     def write(self, folder: Path) -> None:
         (folder / DESCRIPTION).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -23,10 +23,16 @@ class OpenVinoEngine:
             **(options or {}),
         }
         self.compiled = core.compile_model(core.read_model(str(folder / GRAPH)), "CPU", config)
+        self.idle: list[openvino.InferRequest] = []
         self.input_names = tuple(port.get_any_name() for port in self.compiled.inputs)
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
-        # A request of its own per call: threads may call at once, and its output is not overwritten by the next.
-        request = self.compiled.create_infer_request()
+        # One for each call in progress, as threads may call at once; used again, for each has memory of its own.
+        try:
+            request = self.idle.pop()
+        except IndexError:
+            request = self.compiled.create_infer_request()
         request.infer({name: inputs[name] for name in self.input_names})
-        return np.array(request.get_output_tensor(0).data)
+        logits = np.array(request.get_output_tensor(0).data)
+        self.idle.append(request)
+        return logits

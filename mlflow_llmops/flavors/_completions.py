@@ -6,14 +6,22 @@ import numpy as np
 
 from mlflow_llmops.batching.decoding import Decoding
 from mlflow_llmops.batching.generator import TextGenerator
+from mlflow_llmops.batching.shared_generator import SharedGenerator
 from mlflow_llmops.flavors._column import column
+from mlflow_llmops.flavors._counts import counts_of
+from mlflow_llmops.flavors._handle import Handle
+from mlflow_llmops.flavors._overload import told_to_servers
 
 
 class CompletionPredictor:
-    """`predict` is what MLflow, its server and its Spark UDF call."""
+    """`predict` is what MLflow, its server and its Spark UDF call, from as many threads as they like."""
 
-    def __init__(self, generator: TextGenerator) -> None:
-        self._generator = generator
+    def __init__(self, handle: Handle[SharedGenerator]) -> None:
+        self._handle = handle
+
+    def counts(self) -> dict[str, int]:
+        """How many prompts the memo knew and how many not; how many calls came, in how many runs of the network."""
+        return counts_of(self._handle.session)
 
     def get_raw_model(self) -> "CompletionPredictor":
         """What MLflow's pyfunc wraps, for a server that completes the prompts of many requests together."""
@@ -21,16 +29,18 @@ class CompletionPredictor:
 
     @property
     def generator(self) -> TextGenerator:
-        return self._generator
+        """The engine itself, for one that gathers and remembers by itself."""
+        return self._handle.session.generator
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str | None]:
         """What follows each prompt, without the prompt; a null gets a null. `params` are those of the signature."""
         prompts = column(model_input)
         present = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str)]
         completions: list[str | None] = [None] * len(prompts)
-        written = self._generator.complete([prompts[i] for i in present], _decoding(params or {}))
+        with told_to_servers():
+            written = self._handle.session.complete([prompts[i] for i in present], _decoding(params or {}))
         for i, completion in zip(present, written, strict=True):
-            completions[i] = completion.text
+            completions[i] = completion
         return completions
 
 

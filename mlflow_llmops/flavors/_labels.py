@@ -1,21 +1,32 @@
 """What a classifier of texts answers as an MLflow pyfunc, whatever it runs on."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mlflow_llmops.batching.scorer import TextScorer, softmax
+from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.flavors._column import column
+from mlflow_llmops.flavors._counts import counts_of
+from mlflow_llmops.flavors._handle import Handle
+from mlflow_llmops.flavors._overload import told_to_servers
 from mlflow_llmops.tracking.signature import LABEL, SCORE
 
 
-class LabelPredictor:
-    """`predict` is what MLflow, its server and its Spark UDF call."""
+class Labelling(NamedTuple):
+    """A classifier that is open in this process."""
 
-    def __init__(self, scorer: TextScorer, labels: Sequence[str]) -> None:
-        self._scorer, self._labels = scorer, labels
+    scorer: SharedScorer
+    labels: tuple[str, ...]
+
+
+class LabelPredictor:
+    """`predict` is what MLflow, its server and its Spark UDF call, from as many threads as they like."""
+
+    def __init__(self, handle: Handle[Labelling]) -> None:
+        self._handle = handle
 
     def get_raw_model(self) -> "LabelPredictor":
         """What MLflow's pyfunc wraps, for a server that scores the texts of many requests together."""
@@ -23,15 +34,21 @@ class LabelPredictor:
 
     @property
     def scorer(self) -> TextScorer:
-        return self._scorer
+        """The engine itself, for one that gathers and remembers by itself."""
+        return self._handle.session.scorer.scorer
 
     @property
     def labels(self) -> Sequence[str]:
-        return self._labels
+        return self._handle.session.labels
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, labels), float32."""
-        return self._scorer.logits(texts)
+        with told_to_servers():
+            return self._handle.session.scorer.logits(texts)
+
+    def counts(self) -> dict[str, int]:
+        """How many texts the memo knew and how many not; how many calls came, in how many runs of the network."""
+        return counts_of(self._handle.session.scorer)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """The most likely label of each text and its probability; a null text gets nulls."""
@@ -40,8 +57,8 @@ class LabelPredictor:
         labels: list[str | None] = [None] * len(texts)
         scores = np.full(len(texts), np.nan)
         if present:
-            probabilities = softmax(self._scorer.logits([texts[i] for i in present]))
+            probabilities = softmax(self.logits([texts[i] for i in present]))
             scores[present] = probabilities.max(axis=1)
             for i, best in zip(present, probabilities.argmax(axis=1), strict=True):
-                labels[i] = self._labels[best]
+                labels[i] = self.labels[best]
         return pd.DataFrame({LABEL: pd.Series(labels, dtype=object), SCORE: scores})

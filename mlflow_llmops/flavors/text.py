@@ -17,18 +17,25 @@ from mlflow.models.model import ModelInfo
 
 from mlflow_llmops import __version__
 from mlflow_llmops.batching.generator import TextGenerator
+from mlflow_llmops.batching.options import EngineOptions
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
+from mlflow_llmops.batching.shared_generator import SharedGenerator
+from mlflow_llmops.batching.shared_scorer import SharedScorer
 from mlflow_llmops.flavors._completions import CompletionPredictor
 from mlflow_llmops.flavors._example import UNASKED, keep_example
-from mlflow_llmops.flavors._labels import LabelPredictor
+from mlflow_llmops.flavors._handle import Handle
+from mlflow_llmops.flavors._labels import Labelling, LabelPredictor
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.text_model import TextModel
+from mlflow_llmops.models.torch_runner import use_threads
 from mlflow_llmops.tracking.references import task_of
 from mlflow_llmops.tracking.signature import SIGNATURES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "numpy")
 BATCH_SIZE = 32
+PARTS = ("model", "components/tokenizer")
+"""The folders of the artifact that answers depend on."""
 OWN_CODE = "llmops_trust_remote_code"
 """In the metadata of a model whose code its user trusted when it was logged: as a pyfunc it runs."""
 
@@ -48,23 +55,41 @@ def save_model(
     saved = mlflow_model or Model()
     mlflow.transformers.save_model(**_described(model), path=str(path), mlflow_model=saved)
     keep_example(saved, path)
-    saved.flavors["python_function"]["loader_module"] = __name__
+    pyfunc = saved.flavors["python_function"]
+    pyfunc["loader_module"] = __name__
+    pyfunc["config"] = {**pyfunc.get("config", {}), **EngineOptions().stored()}
     saved.save(str(Path(path) / "MLmodel"))
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
-    folder = Path(path)
+    folder, options = Path(path), EngineOptions.of(model_config)
     trusted = bool((Model.load(str(folder / "MLmodel")).metadata or {}).get(OWN_CODE))
-    tokenizer = str(folder / "components" / "tokenizer")
-    model = load(str(folder / "model"), task_of(folder), trust_remote_code=trusted, tokenizer=tokenizer)
-    if model.task == "text-generation":
-        budget = TOKEN_BUDGET[model.kind]
-        return CompletionPredictor(
-            TextGenerator(model.encoder, model.run.begin, model.max_length, model.pad_id, model.end_ids, budget)
-        )
-    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, TOKEN_BUDGET[model.kind])
-    return LabelPredictor(scorer, model.labels)
+    if task_of(folder) == "text-generation":
+        return CompletionPredictor(Handle(_open_writer, folder, options, PARTS, (trusted,)))
+    return LabelPredictor(Handle(_open_scorer, folder, options, PARTS, (trusted,)))
+
+
+def _open_scorer(folder: Path, options: EngineOptions, trusted: bool) -> Labelling:
+    model = _loaded(folder, options, trusted)
+    budget = options.token_budget or TOKEN_BUDGET[model.kind]
+    scorer = TextScorer(model.encoder, model.run, model.max_length, model.pad_id, budget)
+    return Labelling(SharedScorer(scorer, options), model.labels)
+
+
+def _open_writer(folder: Path, options: EngineOptions, trusted: bool) -> SharedGenerator:
+    model = _loaded(folder, options, trusted)
+    budget = options.token_budget or TOKEN_BUDGET[model.kind]
+    begin = model.run.begin
+    generator = TextGenerator(model.encoder, begin, model.max_length, model.pad_id, model.end_ids, budget)
+    return SharedGenerator(generator, options)
+
+
+def _loaded(folder: Path, options: EngineOptions, trusted: bool) -> TextModel:
+    if options.threads:
+        use_threads(options.threads)
+    network, tokenizer = (folder / part for part in PARTS)
+    return load(str(network), task_of(folder), trust_remote_code=trusted, tokenizer=str(tokenizer))
 
 
 def _described(model: TextModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The scorer of a text model: its network under the token budget that suits its kind."""
+"""The scorer of a text model: its network under the token budget of its artifact or its kind."""
 
 from mlflow_llmops.batching.plan import TOKEN_BUDGET
 from mlflow_llmops.batching.scorer import TextScorer
@@ -7,4 +7,6 @@ from mlflow_llmops.models.text_model import TextModel
 
 def scorer_of(model: TextModel) -> TextScorer:
     """Ready to score; the engine of an exported model is opened on first use and kept by the model."""
-    return TextScorer(model.encoder, model.run, model.max_length, model.pad_id, TOKEN_BUDGET[model.kind])
+    found = model.artifact.token_budget if model.folder is not None else 0
+    budget = found or TOKEN_BUDGET[model.kind]
+    return TextScorer(model.encoder, model.run, model.max_length, model.pad_id, budget)

@@ -8,6 +8,11 @@ import torch
 from mlflow_llmops.engines import Arrays
 
 
+def use_threads(threads: int) -> None:
+    """Let torch run on so many cores; for the whole process, as torch knows no other way."""
+    torch.set_num_threads(threads)
+
+
 class TorchRunner:
     """Arrays in, logits out, no gradients, eval mode."""
 

@@ -18,6 +18,7 @@ from mlflow_llmops.flavors.by_kind import log_text_model
 from mlflow_llmops.hardware import lacking, this_cpu
 from mlflow_llmops.measure.batch_drift import NO_DRIFT
 from mlflow_llmops.measure.measurement import Measurements, flat
+from mlflow_llmops.measure.token_budget import calibrate_budget
 from mlflow_llmops.measure.verdict import verdict
 from mlflow_llmops.methods import table
 from mlflow_llmops.methods.method import Method
@@ -130,6 +131,7 @@ def proven_link(
     """
     name, method = list(methods.items())[-1]
     made = bounded.model
+    calibrate_budget(made, data.train.texts)
     info = log_text_model(made)
     logged = _proven(made, info.model_uri, data)
     baseline = with_answers(source, data, _empty(folder, "baseline"))
@@ -250,7 +252,9 @@ def _control(
     if kind == source.kind or name.startswith("export."):
         yield None
     else:
-        yield table.build(f"export.{kind}", {}).apply(source, data, folder, seed)
+        control = table.build(f"export.{kind}", {}).apply(source, data, folder, seed)
+        calibrate_budget(control, data.train.texts)  # so that no gain of the budget's counts as compression's
+        yield control
 
 
 def _measure(
