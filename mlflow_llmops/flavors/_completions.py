@@ -27,6 +27,10 @@ class CompletionPredictor:
         """What MLflow's pyfunc wraps, for a server that completes the prompts of many requests together."""
         return self
 
+    def forgetful(self) -> "CompletionPredictor":
+        """The same, asking the network for every text: a stopwatch would time the memo."""
+        return CompletionPredictor(self._handle.forgetful())
+
     @property
     def generator(self) -> TextGenerator:
         """The engine itself, for one that gathers and remembers by itself."""

@@ -51,5 +51,10 @@ class Handle(Generic[Session]):
             self._process = os.getpid()
         return self._session
 
+    def forgetful(self) -> "Handle[Session]":
+        """The same without a memo: a stopwatch would time that."""
+        open_, folder, options, parts, settings = self._given
+        return Handle(open_, folder, replace(options, memo_rows=0), parts, settings)
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_given": self._given, "_process": 0}

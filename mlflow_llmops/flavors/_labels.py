@@ -32,6 +32,10 @@ class LabelPredictor:
         """What MLflow's pyfunc wraps, for a server that scores the texts of many requests together."""
         return self
 
+    def forgetful(self) -> "LabelPredictor":
+        """The same, asking the network for every text: a stopwatch would time the memo."""
+        return LabelPredictor(self._handle.forgetful())
+
     @property
     def scorer(self) -> TextScorer:
         """The engine itself, for one that gathers and remembers by itself."""

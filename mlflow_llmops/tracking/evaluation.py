@@ -112,8 +112,8 @@ def _times(model: Any, texts: Sequence[Any], seconds: float) -> Measurements:
 
 
 def _forgetful(model: Any) -> Any:
-    """The same, for an endpoint without the answers that its process remembers: they take no time."""
-    raw = model.get_raw_model() if _kind(model) == "endpoint" else model
+    """The same without the answers that its process remembers: they take no time."""
+    raw = model.get_raw_model() if _kind(model) else model
     return raw.forgetful() if hasattr(raw, "forgetful") else model
 
 

@@ -11,6 +11,7 @@ from mlflow_llmops import names
 from mlflow_llmops.flavors import exported_text, langchain_chain, openai_chat, text
 from mlflow_llmops.flavors._chain_settings import ChainSettings
 from mlflow_llmops.flavors._chat_settings import ChatSettings
+from mlflow_llmops.tracking.evaluation import evaluate_pyfunc
 from tests.endpoints import Fault
 
 
@@ -40,6 +41,14 @@ def test_the_evaluator_gives_the_metrics_of_our_own_runs(logged):
         assert kept[name + names.LOW] <= kept[name] <= kept[name + names.HIGH]
     right = mlflow.pyfunc.load_model(uri).predict(data["text"])["label"] == data["label"]
     assert kept[names.ACCURACY] == pytest.approx(right.mean())
+
+
+def test_the_evaluator_times_the_network_and_not_what_it_remembers(logged):
+    model, frame = mlflow.pyfunc.load_model(logged[0]), logged[1]
+    before = model.get_raw_model().counts()["memo_hits"]
+    found = evaluate_pyfunc(model, frame[["text"]], frame["label"].tolist(), seconds=0.2)
+    assert names.TEXTS_PER_S in found
+    assert model.get_raw_model().counts()["memo_hits"] == before
 
 
 def test_the_evaluator_says_what_it_needs(logged):
