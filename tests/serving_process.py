@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,11 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def hears_ctrl_c() -> None:
+    """For a child that is to get SIGINT: shells start what runs in the background with SIGINT ignored, children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

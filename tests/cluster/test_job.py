@@ -14,6 +14,8 @@ import pytest
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
+from tests.serving_process import hears_ctrl_c
+
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 PROJECT = """
@@ -47,7 +49,9 @@ def toy(store: Path) -> Path:
 def started(toy: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mlflow", "run", str(toy), "-b", "llmops-spark", *words]
     command += [] if "--backend-config" in words else ["--backend-config", "cluster.json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hears_ctrl_c
+    )
 
 
 def the_run() -> mlflow.entities.Run:

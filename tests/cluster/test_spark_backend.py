@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -18,10 +19,24 @@ from mlflow_llmops import names
 from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.steps.compress import compress
 from tests.clusters import Cluster
+from tests.serving_process import hears_ctrl_c
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = str(Path(__file__).parents[2])
 OPTIONS = {"student": "layers:1", "epochs": "2", "batch_size": "30", "token_dropout": "0"}
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """A test that failed leaves the cluster's cores to the next one."""
+    yield
+    while STARTED:
+        if (running := STARTED.pop()).poll() is None:
+            running.send_signal(signal.SIGINT)
+            running.communicate(timeout=60)
 
 
 def started(cluster: Cluster, store: Path, entry_point: str, **options: object) -> subprocess.Popen[str]:
@@ -30,13 +45,16 @@ def started(cluster: Cluster, store: Path, entry_point: str, **options: object) 
     given = [word for name, value in options.items() for word in ("-P", f"{name}={value}")]
     command = [sys.executable, "-m", "mlflow", "run", ROOT, "-b", "llmops-spark", "-e", entry_point, *given]
     environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
-    return subprocess.Popen(
+    running = subprocess.Popen(
         [*command, "--backend-config", "cluster.json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=hears_ctrl_c,
     )
+    STARTED.append(running)
+    return running
 
 
 def submitted(cluster: Cluster, store: Path, entry_point: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -107,7 +125,7 @@ def test_ctrl_c_ends_a_training_on_the_workers_too(cluster, store, tiny_folder, 
     here = [
         each for each in psutil.process_iter(["cmdline"]) if "torch_run_process_wrapper" in str(each.info["cmdline"])
     ]
-    ours = [each for each in here if Path(each.cwd()).is_relative_to(store)]
+    ours = [each for each in here if Path(each.cwd()).is_relative_to(cluster.folder)]
     training = [*ours, *(child for each in ours for child in each.children(recursive=True))]
     assert len(ours) == 2 and len(training) >= 6  # each with its launcher and its process
     running.send_signal(signal.SIGINT)

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_llmops.flavors.by_kind import save_text_model
 from mlflow_llmops.serving import local_processes
-from tests.serving_process import free_port
+from tests.serving_process import free_port, hears_ctrl_c
 
 slow = pytest.mark.slow
 TABLE = pd.DataFrame({"text": ["the oven and the flour", "a boat near the harbour"]})
@@ -150,7 +150,9 @@ def test_mistakes_are_told_without_starting_anything(client, store):
 def test_run_local_serves_until_ctrl_c(client, model):
     port = free_port()
     words = ["run-local", "-m", model, "--name", "x", "-C", f"port={port}", "-t", "llmops"]
-    running = subprocess.Popen([sys.executable, "-m", "mlflow", "deployments", *words], start_new_session=True)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "deployments", *words], start_new_session=True, preexec_fn=hears_ctrl_c
+    )
     try:
         while not local_processes.pings(f"http://127.0.0.1:{port}"):
             assert running.poll() is None
