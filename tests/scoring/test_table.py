@@ -229,3 +229,10 @@ def test_a_chain_gives_answers_with_their_sources(spark, store, tiny_model, tiny
     assert [None if row is None else list(row["sources"]) for row in scored] == [["kitchen"], None, ["sea"]]
     assert [row["answer"] for row in scored if row is not None] == alone["answer"].dropna().tolist()
     assert [row["error"] for row in scored if row is not None] == [None, None]
+    udf = mlflow.pyfunc.spark_udf(
+        spark, str(tmp_path / "saved"), result_type="struct<answer: string, sources: array<string>, error: string>"
+    )
+    table = spark.read.parquet(str(Path("in.parquet").absolute())).orderBy("id")
+    stock = [row["one"] for row in table.select("id", udf("text").alias("one")).orderBy("id").collect()]
+    assert [row["sources"] for row in stock] == [["kitchen"], None, ["sea"]]
+    assert [row["answer"] for row in stock] == [None if pd.isna(each) else each for each in alone["answer"]]
