@@ -8,10 +8,11 @@ ON_OPTIMUM := $(addprefix tests/,methods/test_optimum.py methods/test_train.py m
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+IN_TWO := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-optimum check bench ui mlproject clean
+.PHONY: help demo test test-slow test-optimum check bench ui mlproject clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,8 +20,11 @@ help: ## print this list
 demo: $(VENV)/base ## the main job: teacher, compression, comparison, promotion, scored table
 	mlflow run . --env-manager local --experiment-name llmops-quickstart
 
-test: $(VENV)/test ## every test, slow ones too, in two processes
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+test: $(VENV)/test ## the tests that take seconds, in two processes
+	$(IN_TWO) -m "not slow" $(PYTEST)
+
+test-slow: $(VENV)/test ## the others: whole runs, clusters, servers, kills
+	$(IN_TWO) -m slow $(PYTEST)
 
 test-optimum: $(OPTIMUM)/test ## exporter=optimum, on transformers 4.57 in an environment of its own
 	OMP_NUM_THREADS=1 $(OPTIMUM)/bin/python -m pytest $(PYTEST) $(ON_OPTIMUM)

@@ -183,7 +183,7 @@ def _random_model(data: Splits) -> TextModel:
 
 def _plain(model: TextModel) -> dict[str, str]:
     """A pipeline as anybody logs it, one for each batch size."""
-    pipeline = transformers.TextClassificationPipeline(model=model.network, tokenizer=model.tokenizer)
+    pipeline = transformers.pipeline("text-classification", model=model.network, tokenizer=model.tokenizer)
     found = {}
     for size in BATCH_SIZES:
         with mlflow.start_run():

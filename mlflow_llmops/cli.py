@@ -79,10 +79,8 @@ def _made(
         click.Option(
             [f"--{parameter.name.replace('_', '-')}", f"--{parameter.name}", parameter.name],
             help=parameter.text,
-            default=parameter.default,
-            required=parameter.default is None,
             show_default=parameter.default not in (None, ""),
-            **_switch(parameter.default),
+            **_default(parameter.default),
         )
         for parameter in parameters
     ]
@@ -93,9 +91,12 @@ def _made(
     return click.Command(name, params=list(options), callback=called, help=text)
 
 
-def _switch(default: str | None) -> dict[str, Any]:
-    """The name alone, without a value, turns on what is off."""
-    return {"is_flag": False, "flag_value": "True"} if default == "False" else {}
+def _default(default: str | None) -> dict[str, Any]:
+    """Without one the option must be given (a default of None would be one to click). The name alone, without a value,
+    turns on what is off."""
+    if default is None:
+        return {"required": True}
+    return {"default": default, **({"is_flag": False, "flag_value": "True"} if default == "False" else {})}
 
 
 def _run(work: "Callable[[dict[str, str]], Outcome]", values: dict[str, str]) -> None:

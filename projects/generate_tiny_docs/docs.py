@@ -42,7 +42,7 @@ def docs(
         whole = step("finetune", "full", SCRATCH_DECODER, epochs=epochs)
         cut = step("prune", "neurons", whole, fraction=fraction, recovery="none")
         taught = step("distill", "logits", whole, student=cut, epochs=epochs)
-        small = step("quantize", "weight_only", taught, bits=4)
+        small = step("quantize", "weight_only", taught, bits=4, group_size=32)
         versions = ",".join(reference.rpartition("/")[2] for reference in (whole, cut, taught, small))
         compared = compare(register_as, versions, data, measure_seconds=2 * measure_seconds)
     return Outcome(run.info.run_id, (*compared.shown, f"to serve it: mlflow run . -e serve -P model={small}"))

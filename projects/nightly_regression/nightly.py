@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import mlflow
 import pandas as pd
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -43,6 +43,7 @@ def nightly(
     data: Annotated[str, "tonight's labelled texts, as the data of the verbs"] = "build/tonight.csv",
     model: Model = "builtin:encoder",
     method: Annotated[str, "of quantize, for what is trained anew"] = "int8_static",
+    epochs: Annotated[float, "passes over the texts, where a model is trained", Gt(0)] = 3.0,
     tolerance: Annotated[float, "accuracy that may be lost before it is called a drift", Ge(0)] = 0.02,
     max_quality_drop: MaxQualityDrop = 0.02,
     min_speedup: MinSpeedup = 0.5,
@@ -55,7 +56,7 @@ def nightly(
     with start_run("nightly_regression", {}, {"nightly.name": name, "nightly.data": data}) as run:
         champion = _champion(name)
         if champion is None:
-            baseline, version = _trained(name, model, method, data, measure_seconds, seed)
+            baseline, version = _trained(name, model, method, epochs, data, measure_seconds, seed)
             compare(name, f"{baseline},{version}", data, measure_seconds=measure_seconds)
             promoted = promote(name, version, names.PRODUCTION, **limits)
             return Outcome(run.info.run_id, (Text("first night: there was no champion"), *promoted.shown))
@@ -68,7 +69,7 @@ def nightly(
             mlflow.set_tag(names.VERDICT, sure)
             return Outcome(run.info.run_id, (Text(f"{said}: {sure}"),))
         mlflow.set_tag(names.VERDICT, "drifted")
-        _, version = _trained(name, model, method, data, measure_seconds, seed)
+        _, version = _trained(name, model, method, epochs, data, measure_seconds, seed)
         promoted = promote(name, version, names.PRODUCTION, **limits)
         alarm = Drifted(f"{said}: it drifted, and version {version}, trained on tonight's texts, has its place")
         alarm.shown = promoted.shown
@@ -107,11 +108,15 @@ def _estimate(metrics: dict[str, float]) -> Estimate:
     return Estimate(*(metrics[names.ACCURACY + end] for end in ("", names.LOW, names.HIGH)))
 
 
-def _trained(name: str, model: str, method: str, data: str, seconds: float, seed: int) -> tuple[str, str]:
+def _trained(
+    name: str, model: str, method: str, epochs: float, data: str, seconds: float, seed: int
+) -> tuple[str, str]:
     """The versions of a model trained on these texts and of what is small of it."""
     common: dict[str, Any] = {"data": data, "measure_seconds": seconds, "seed": seed, "register_as": name}
     common["speed_grid"] = False
-    whole = dict(compress("finetune", "full", model, **common).values or {})["link"].version
+    whole = dict(compress("finetune", "full", model, options={"epochs": str(epochs)}, **common).values or {})[
+        "link"
+    ].version
     small = dict(compress("quantize", method, f"models:/{name}/{whole}", **common).values or {})["link"].version
     return whole, small
 

@@ -294,7 +294,7 @@ def test_nightly_regression(store, tiny_folder, monkeypatch):
     tickets = module_of("nightly_regression", "tickets", monkeypatch).tickets
     module = module_of("nightly_regression", "nightly", monkeypatch)
     small = {"method": "int8_dynamic", "measure_seconds": 0.5, "max_quality_drop": 0.1, "min_speedup": 0.0}
-    small["model"] = str(tiny_folder)
+    small |= {"model": str(tiny_folder), "epochs": 8.0}
     tickets(night=1, count=900, file="night.csv")
     first = module.nightly(data="night.csv", **small)
     champion = MlflowClient().get_model_version_by_alias("tickets", names.CHAMPION)

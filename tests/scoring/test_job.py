@@ -79,7 +79,7 @@ def test_rows_keep_their_place_and_their_answer(spark, saved, tiny_texts, picks,
             assert row["prediction"]["label"] == expected["label"][row["place"]]
             assert abs(row["prediction"]["score"] - expected["score"][row["place"]]) <= TOLERANCE
             assert row["prediction_meta"]["attempts"] == 1
-            assert row["prediction_meta"]["tokens"] == len(model._scorer.encode([row["text"]])[0])
+            assert row["prediction_meta"]["tokens"] == len(model.scorer.encode([row["text"]])[0])
 
 
 def test_fp32_is_the_same_within_its_tolerance_however_rows_are_dealt_out(spark, saved, tiny_texts):

@@ -155,12 +155,13 @@ def test_a_client_that_hangs_up_leaves_no_work_behind(writing, streams):
     host, port = writing.url.removeprefix("http://").split(":")
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}"
     left, written = (writing.metric(f"llmops_{name}_total") for name in ("hung_up", "generated_tokens"))
+    began, begin_by = writing.metric("llmops_batch_requests_count"), time.monotonic() + 60
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"{head}\r\n\r\n".encode() + sent)
         if streams:
             assert b"200 OK" in connection.recv(4096)
-        else:
-            time.sleep(0.2)
+        while writing.metric("llmops_batch_requests_count") == began:
+            assert time.monotonic() < begin_by  # the model is to be at work on it
     deadline = time.monotonic() + 20
     while writing.metric("llmops_hung_up_total") == left or writing.metric("llmops_waiting"):
         assert time.monotonic() < deadline
