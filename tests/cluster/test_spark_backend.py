@@ -80,11 +80,12 @@ def test_a_table_is_scored_on_the_workers(cluster, store, tiny_exported, tiny_te
     assert len(pd.read_parquet(store / "out")) == 20
     run = the_run()
     assert run.info.status == "FINISHED" and run.data.tags["mlflow.project.backend"] == "llmops-spark"
-    assert any((store / f"work{i}").rglob("llmops-*.zip") for i in range(2))
+    assert list(cluster.folder.rglob("llmops-*.zip")), "no worker fetched the model"
 
 
 def test_a_distillation_over_two_processes_reaches_the_loss_of_one(cluster, store, tiny_folder, tiny_data):
     given = {"model": tiny_folder, "data": tiny_data, "register_as": "two", "measure_seconds": 0.5, **OPTIONS}
+    before = set(cluster.folder.rglob("stderr"))
     done = submitted(cluster, store, "distill", **given)
     assert done.returncode == 0, done.stderr[-3000:]
     two = the_run()
@@ -93,7 +94,7 @@ def test_a_distillation_over_two_processes_reaches_the_loss_of_one(cluster, stor
     assert version.run_id == two.info.run_id
     assert done.stdout.count("registered as version") == 1
     for i in range(2):  # each worker had a process of the training
-        assert list((store / f"work{i}").rglob("stderr"))
+        assert set((cluster.folder / f"work{i}").rglob("stderr")) - before
 
     alone = compress("distill", "logits", str(tiny_folder), str(tiny_data), measure_seconds=0.5, options=OPTIONS)
     for name in ("train/loss", "train/label_loss"):
