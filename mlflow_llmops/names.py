@@ -199,3 +199,7 @@ ANSWERS = "answers.json"
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
 CHALLENGER, CHAMPION = "challenger", "champion"
 ALIAS_OF_STAGE = {STAGING: CHALLENGER, PRODUCTION: CHAMPION}
+
+# what `llmops_kind` in a model's metadata says
+ENDPOINT_KINDS = ("endpoint", "chain")
+"""Of models that may ask somebody else, whose answers are paid."""

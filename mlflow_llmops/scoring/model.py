@@ -16,11 +16,10 @@ from mlflow.types import DataType as MlflowType
 from mlflow.types.schema import Array, ParamSchema, ParamSpec
 from pyspark.sql.types import ArrayType, DataType, StructField, StructType
 
+from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError, ModelError
 from mlflow_llmops.tracking.references import MLMODEL, download, pinned
 
-ENDPOINT_KINDS = ("endpoint", "chain")
-"""What `llmops_kind` says of models that ask somebody else."""
 NOT_OF_THE_MODEL = ("registered_model_meta",)
 """Files that MLflow puts beside a model when it is fetched by one of its names."""
 
@@ -69,7 +68,7 @@ def resolve(reference: str) -> ResolvedModel:
     needed = folder / "requirements.txt"
     runtimes = _installed(needed.read_text(encoding="utf-8") if needed.is_file() else "")
     params = model.signature.params if model.signature else None
-    asks = kind in ENDPOINT_KINDS
+    asks = kind in names.ENDPOINT_KINDS
     return ResolvedModel(reference, uri, described, folder, digest, columns, result, asks, runtimes, params)
 
 

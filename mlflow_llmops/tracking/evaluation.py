@@ -16,8 +16,6 @@ from mlflow_llmops.tracking.reload_rows import COSTS
 from mlflow_llmops.tracking.signature import LABEL, SCORE
 
 SECONDS = 5.0
-PAID_KINDS = ("endpoint", "chain")
-"""What `llmops_kind` says of models whose calls may be paid."""
 
 
 def evaluate_pyfunc(
@@ -119,7 +117,7 @@ def _forgetful(model: Any) -> Any:
 
 def asks_an_endpoint(model: Any) -> bool:
     """Whether a call of the pyfunc may be paid."""
-    return _kind(model) in PAID_KINDS
+    return _kind(model) in names.ENDPOINT_KINDS
 
 
 def _kind(model: Any) -> Any:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mlflow_llmops.batching.digest import digest_of
-from mlflow_llmops.batching.sessions import SESSIONS, Sessions
+from mlflow_llmops.batching.sessions import KEPT, SESSIONS, Sessions
 from mlflow_llmops.errors import ConfigError
 
 
@@ -68,3 +68,13 @@ def test_one_that_cannot_be_opened_is_tried_again():
     with pytest.raises(ZeroDivisionError):
         sessions.get("a", lambda: 1 / 0)
     assert sessions.get("a", lambda: 5) == 5
+
+
+def test_a_forked_child_has_none_of_its_parents_sessions():
+    KEPT.get("of the parent", object)
+    assert len(KEPT)
+    child = os.fork()
+    if not child:
+        os._exit(len(KEPT))  # nothing else runs in a child of many threads
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(KEPT)

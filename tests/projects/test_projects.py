@@ -238,8 +238,8 @@ def test_distill_from_api(store, openai_server, topic_rows, tiny_folder):
     assert names.ENDPOINT in versions[1].tags
     champion = MlflowClient().get_model_version_by_alias("labels", names.CHAMPION)
     assert (int(champion.version), champion.tags[names.METHOD]) == (3, "quantize.int8_dynamic")
-    parent = next(run for run in mlflow.search_runs(search_all_experiments=True, output_format="list")
-                  if "label.count" in run.data.params)  # fmt: skip
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    parent = next(run for run in runs if "label.count" in run.data.params)
     cost = {which: parent.data.metrics[f"{which}/{names.COST_PER_THOUSAND}"] for which in ("endpoint", "small")}
     assert cost["endpoint"] > cost["small"] > 0
     tests = [seen for seen in openai_server.seen if seen.prompt.rpartition("Text:\n")[2] in found.index]
@@ -309,7 +309,7 @@ def test_nightly_regression(store, tiny_folder, monkeypatch):
     assert "it drifted, and version 4, trained on tonight's texts, has its place" in said
     assert "exit code 1" in said  # MLflow has one code for all that fails; the script's own is 5
     assert int(MlflowClient().get_model_version_by_alias("tickets", names.CHAMPION).version) == 4
-    alarmed = mlflow.search_runs(search_all_experiments=True, filter_string=f"tags.`{names.VERDICT}` = 'drifted'",
-                                 output_format="list")  # fmt: skip
+    drifted = f"tags.`{names.VERDICT}` = 'drifted'"
+    alarmed = mlflow.search_runs(search_all_experiments=True, filter_string=drifted, output_format="list")
     assert {run.info.status for run in alarmed} == {"FAILED"}
     assert module.Drifted.exit_code == 5
