@@ -77,7 +77,7 @@ def _made(
 ) -> click.Command:
     options = [
         click.Option(
-            [f"--{parameter.name.replace('_', '-')}", f"--{parameter.name}", parameter.name],
+            [*dict.fromkeys((f"--{parameter.name.replace('_', '-')}", f"--{parameter.name}")), parameter.name],
             help=parameter.text,
             show_default=parameter.default not in (None, ""),
             **_default(parameter.default),

@@ -50,7 +50,7 @@ from mlflow_llmops.steps._search_trial import Bench, asked_for, run_trial
 from mlflow_llmops.steps._side_by_side import with_answers
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
-from mlflow_llmops.tracking.references import LoadedModel, load_model
+from mlflow_llmops.tracking.references import LoadedModel, check_there, load_model
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import log_measurements, log_params, start_run
 from mlflow_llmops.tracking.session import work_folder
@@ -127,6 +127,7 @@ def search(
             check_name(register_as)
         if space is not None:
             read_space(space, task)  # a typing mistake is told before any data is read
+        check_there(model)  # before the data, which may take long to read
         splits = load_data(data, text_column, label_column if labelled else None, eval_data, overlap)
         if not len(splits.dev):
             raise DataError(f"data={data}: dev has no texts, and a search chooses on it; add some")
