@@ -133,7 +133,7 @@ def test_the_inference_service_has_the_same_container():
 def test_the_image_of_a_version_is_told_where_the_package_is(tiny_exported, tmp_path):
     """The line of docker/README.md on what `mlflow models generate-dockerfile` writes, without torch's way in."""
     exported_text.save_model(tiny_exported.folder, tmp_path / "model")
-    backend = get_flavor_backend(str(tmp_path / "model"))
+    backend = get_flavor_backend(str(tmp_path / "model"), env_manager=None)
     backend.generate_dockerfile(str(tmp_path / "model"), str(tmp_path / "mine-image"))
     page = (DOCKER / "README.md").read_text(encoding="utf-8")
     [line] = [line for line in page.splitlines() if line.startswith("sed ")]
