@@ -185,7 +185,8 @@ def test_generate_tiny_docs(store, tiny_texts, capsys):
         assert ":5001/" in shown
         exec(shown.replace(":5001/", f":{port}/"), {})
     assert answers and answers[0]
-    assert capsys.readouterr().out.rstrip("\n") == answers[0], "both protocols take the likeliest words"
+    # the likeliest words, by both protocols; OpenAI's keeps the space before them
+    assert capsys.readouterr().out.strip() == answers[0].strip()
 
 
 @pytest.mark.slow
