@@ -1,7 +1,7 @@
 """What a chain consists of: a prompt, a model, and for retrieval an index with its encoder."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,5 +71,5 @@ class ChainSettings:
     def read(cls, folder: Path) -> "ChainSettings":
         stored: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         for name in ("endpoint", "embeddings"):
-            stored[name] = None if stored[name] is None else ChatSettings.of(stored[name])
-        return cls(**stored)
+            stored[name] = None if stored.get(name) is None else ChatSettings.of(stored[name])
+        return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})

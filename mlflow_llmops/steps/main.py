@@ -28,6 +28,7 @@ from mlflow_llmops.steps._options import (
     LabelColumn,
     MaxQualityDrop,
     MeasureSeconds,
+    MinSpeedup,
     Model,
     Outcome,
     Overlap,
@@ -65,6 +66,7 @@ def main(
     ] = None,
     register_as: Annotated[str, "registered model that gets every result as a version"] = "docstrings-classifier",
     max_quality_drop: MaxQualityDrop = 0.02,
+    min_speedup: MinSpeedup = 1.0,
     score_input: Annotated[str | None, "table that the winner scores; auto: the texts of the test split"] = None,
     score_output: Annotated[str, "Parquet folder for the scored rows; replaced where it exists"] = "scored.parquet",
     measure_seconds: MeasureSeconds = 10.0,
@@ -111,12 +113,13 @@ def main(
             links, splits, run.info.run_id, register_as, 2 * measure_seconds, Wanted(max_quality_drop)
         )
         shown = shown_table(rows, "Comparison with the teacher")
+        limits = Limits(max_quality_drop, min_speedup)
         try:
-            winner, why = _choose(rows, register_as, max_quality_drop)
+            winner, why = _choose(rows, register_as, limits)
         except GateFailed as refused:
             refused.shown = (shown, Text("\n".join(notes)))
             raise
-        _promote(register_as, winner, max_quality_drop)
+        _promote(register_as, winner, limits)
         scored = _score(register_as, score_input, score_output, splits, text_column)
         log_measurements(rows[0].measured, names.BASELINE_PREFIX)
         log_measurements(winner.measured)
@@ -175,9 +178,8 @@ def _compare(
     return rows, notes
 
 
-def _choose(rows: list[Row], name: str, max_quality_drop: float) -> tuple[Row, str]:
+def _choose(rows: list[Row], name: str, limits: Limits) -> tuple[Row, str]:
     """The fastest version that passes the gate; the teacher itself is no result. Raises GateFailed where none does."""
-    limits = Limits(max_quality_drop=max_quality_drop)
     refused = []
     for row in sorted(rows[1:], key=lambda row: -_speedup(row).value):
         reasons = weigh(name, row.version, limits, made_from_counts=True, to=names.PRODUCTION)
@@ -195,9 +197,10 @@ def _speedup(row: Row) -> Estimate:
     return value
 
 
-def _promote(name: str, winner: Row, max_quality_drop: float) -> None:
+def _promote(name: str, winner: Row, limits: Limits) -> None:
     for stage in (names.STAGING, names.PRODUCTION):
-        promote(name, winner.version, stage, max_quality_drop, remeasure="never", made_from_counts=True)
+        bounds: dict[str, Any] = {"max_quality_drop": limits.max_quality_drop, "min_speedup": limits.min_speedup}
+        promote(name, winner.version, stage, **bounds, remeasure="never", made_from_counts=True)
 
 
 def _score(name: str, score_input: str | None, score_output: str, data: Splits, text_column: str) -> Outcome:

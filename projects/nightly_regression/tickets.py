@@ -38,7 +38,7 @@ FILLER = [
 
 def tickets(
     night: Annotated[int, "seed of what is drawn", Ge(0)] = 1,
-    count: Annotated[int, "tickets", Ge(20)] = 1200,
+    count: Annotated[int, "tickets", Ge(20)] = 3000,
     shifted: Annotated[bool, "two words in three are new ones"] = False,
     file: Annotated[str, "CSV file to write"] = "build/tonight.csv",
 ) -> Outcome:

@@ -11,9 +11,11 @@ import compose_spec
 import kubernetes_validate
 import pytest
 import yaml
+from mlflow.models.flavor_backend_registry import get_flavor_backend
 from mlflow.projects._project_spec import load_project
 
 import mlflow_llmops
+from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.steps import STEPS
 
 DOCKER = Path(__file__).parents[2] / "docker"
@@ -21,6 +23,12 @@ DOCKERFILES = ["Dockerfile", "Dockerfile.mlflow"]
 HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
 SCORING = list(yaml.safe_load_all((DOCKER / "kubernetes" / "scoring.yaml").read_text(encoding="utf-8")))
+
+
+# What KServe 0.21.0 takes, from the models of PyPI's kserve: it cannot be installed beside us (psutil below 6).
+INFERENCE_SERVICE = {"apiVersion": str, "kind": str, "metadata": dict, "spec": dict}
+PREDICTOR = {"containers": list, "minReplicas": int, "maxReplicas": int, "scaleMetric": str, "scaleTarget": int}
+SCALE_METRICS = {"cpu", "memory"}  # concurrency and rps need Knative
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -108,12 +116,35 @@ def test_the_deployment_is_found_watched_and_bounded():
 def test_the_inference_service_has_the_same_container():
     service = yaml.safe_load((DOCKER / "kubernetes" / "kserve.yaml").read_text(encoding="utf-8"))
     assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
-    [container] = service["spec"]["predictor"]["containers"]
+    assert {key: type(value) for key, value in service.items()} == INFERENCE_SERVICE
+    [(part, predictor)] = service["spec"].items()
+    assert part == "predictor"
+    assert {key: type(value) for key, value in predictor.items()} == PREDICTOR
+    assert predictor["minReplicas"] <= predictor["maxReplicas"] and predictor["scaleMetric"] in SCALE_METRICS
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Standard", "scaled by CPU"
+    [container] = predictor["containers"]
     assert container["name"] == "kserve-container"
     check_container({**container, "startupProbe": 0, "livenessProbe": 0})
     # KServe's container is Kubernetes' own
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [container]}}
     kubernetes_validate.validate(pod, "1.34", strict=True)
+
+
+def test_the_image_of_a_version_is_told_where_the_package_is(tiny_exported, tmp_path):
+    """The line of docker/README.md on what `mlflow models generate-dockerfile` writes, without torch's way in."""
+    exported_text.save_model(tiny_exported.folder, tmp_path / "model")
+    backend = get_flavor_backend(str(tmp_path / "model"), env_manager=None)
+    backend.generate_dockerfile(str(tmp_path / "model"), str(tmp_path / "mine-image"))
+    page = (DOCKER / "README.md").read_text(encoding="utf-8")
+    [line] = [line for line in page.splitlines() if line.startswith("sed ")]
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True)
+    text = (tmp_path / "mine-image" / "Dockerfile").read_text(encoding="utf-8")
+    assert text.startswith("# Build an image that can serve mlflow models.\nFROM python:3.")
+    steps = [text.index(step) for step in ("pip install mlflow==", "COPY wheels /opt/wheels", "_install_pyfunc_deps(")]
+    assert steps == sorted(steps) and "ENV PIP_FIND_LINKS=/opt/wheels PIP_NO_DEPS=1\n" in text
+    [model] = re.findall(r"^COPY (\S+) /opt/ml/model$", text, re.MULTILINE)
+    needed = (tmp_path / "mine-image" / model / "requirements.txt").read_text(encoding="utf-8")
+    assert f"mlflow-llmops=={mlflow_llmops.__version__}" in needed and "torch" not in needed
 
 
 def check_container(container: dict) -> None:
