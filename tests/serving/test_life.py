@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_llmops.engines.artifact import DESCRIPTION
 from mlflow_llmops.flavors.by_kind import save_text_model
 from mlflow_llmops.flavors.exported_text import DATA
-from tests.serving.conftest import Running, serving
+from tests.serving.conftest import Running, serving, wait_until, workers
 
 NAME, THREADS = "tiny", 16
 
@@ -56,21 +56,6 @@ def two_workers(registry, tmp_path_factory) -> Iterator[Running]:
     with serving(f"models:/{NAME}@champion", tmp_path_factory.mktemp("workers"), *options) as running:
         wait_until(lambda: len(workers(running)) == 2)
         yield running
-
-
-def wait_until(holds: Callable[[], Any], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def workers(running: Running) -> list[int]:
-    """Those whose model is loaded."""
-    text = httpx.get(f"{running.url}/metrics", timeout=60).text
-    said = [line for line in text.splitlines() if line.startswith("llmops_version{")]
-    alive = {child.pid for child in psutil.Process(running.process.pid).children()}
-    return [pid for line in said if (pid := int(line.partition('pid="')[2].partition('"')[0])) in alive]
 
 
 class Asking:
