@@ -152,7 +152,8 @@ def test_a_process_of_a_training_that_is_killed_fails_its_run(cluster, store, ti
     running = started(cluster, store, "distill", model=tiny_folder, data=tiny_data, **endless)
     training = at_work(cluster, running)
     # the first one has the run: the other is killed
-    (second,) = (each for each in training if each.environ().get("RANK") == "1")
+    ranks = {each.pid: each for each in training if "LOCAL_RANK" in each.environ() and each.environ()["RANK"] == "1"}
+    (second,) = (each for each in ranks.values() if each.ppid() not in ranks)
     second.kill()
     said = running.communicate(timeout=200)
     assert running.returncode == 1, said
