@@ -9,7 +9,7 @@ from mlflow.projects import utils as projects
 
 from mlflow_llmops.cluster.command import is_training, submit_command, words_of
 from mlflow_llmops.cluster.config import read_cluster
-from mlflow_llmops.cluster.job import SparkJob
+from mlflow_llmops.cluster.job import SparkJob, sigterm_as_ctrl_c
 from mlflow_llmops.errors import ConfigError
 
 MLFLOWS = [value for name, value in vars(projects).items() if name.startswith("PROJECT_") and isinstance(value, str)]
@@ -46,7 +46,8 @@ def submit(
     job = SparkJob(run.info.run_id, submit_command(cluster, name, words), Path(folder), environment, elsewhere)
     if cluster.wait and not backend_config.get(projects.PROJECT_SYNCHRONOUS):
         try:
-            done = job.wait()
+            with sigterm_as_ctrl_c():
+                done = job.wait()
         except KeyboardInterrupt:
             job.cancel()
             raise

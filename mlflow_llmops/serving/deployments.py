@@ -15,6 +15,7 @@ import requests
 from filelock import FileLock, Timeout
 from mlflow.deployments import PredictionsResponse
 from mlflow.utils.proto_json_utils import dump_input_data
+from pydantic import TypeAdapter
 
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.serving import local_processes
@@ -132,6 +133,8 @@ def predict(name: str, inputs: Any) -> PredictionsResponse:
 
 def _started(folder: Path, before: Record, model: str, config: Mapping[str, str]) -> Server:
     """The start is written down before it is one. A path is made absolute: the next command may be called elsewhere."""
+    if not model:
+        raise ConfigError("the model is empty; give models:/name/3, models:/name@alias, runs:/id/model or a folder")
     model = str(Path(model).resolve()) if "://" not in model and Path(model).exists() else model
     server_id = local_processes.new_id()
     _write(folder, replace(before, leaving=(server_id,)))
@@ -196,12 +199,12 @@ def _locked(name: str) -> Iterator[Path]:
 def _read(folder: Path) -> Record:
     path = folder / RECORD
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Record(Server(**found["server"]) if found["server"] else None, tuple(found["leaving"]))
+        return TypeAdapter(Record).validate_json(path.read_bytes())
     except FileNotFoundError:
         return Record()
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is no record of a deployment: {error}; move it away and create it anew") from error
+    except (OSError, ValueError) as error:
+        said = f"{path} is no record of a deployment: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(f"{said}; move it away and create it anew") from error
 
 
 def _write(folder: Path, record: Record) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mlflow_llmops.serving import metrics
-from mlflow_llmops.serving.refusals import Refused
+from mlflow_llmops.serving.refusals import CLOSE, Refused
 from mlflow_llmops.serving.settings import Settings
 
 Message = MutableMapping[str, Any]
@@ -16,7 +16,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 OPEN = ("/ping", "/health", "/version")
 """What anybody may ask."""
-CLOSE = {"Connection": "close"}
 DRAINED = 8
 """A body that is too large is read up to so many times its bound, so that the client gets to read the refusal."""
 

@@ -1,5 +1,6 @@
 """A server's process on this machine: started, found again by whoever comes later, and ended."""
 
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +21,8 @@ MARK = "LLMOPS_DEPLOYMENT"
 """The variable that every process of a server has in its environment, whatever became of the one that we started."""
 START_SECONDS = "start_seconds"
 """The one setting that is ours: how long a server may take until it answers. Others are options of SERVE."""
+OURS = {"model", "port_file"}
+"""Options of SERVE that we give ourselves."""
 PATIENCE = 300.0
 TO_END = 80.0
 """Seconds that a server has to answer what it accepted, as long as it would wait itself."""
@@ -63,6 +66,8 @@ class Server:
 
 def command_of(model: str, config: Mapping[str, str]) -> list[str]:
     """What serves `model`; the settings are options of that command, which names those that it does not know."""
+    if taken := OURS & {name.replace("-", "_") for name in config}:
+        raise ConfigError(f"{taken.pop()} is no setting: the model is -m, and the port is what `get` shows")
     options = [word for name, value in config.items() if name != START_SECONDS for word in (_option(name), str(value))]
     return [sys.executable, "-W", "ignore", *SERVE, "--model", model, *options]
 
@@ -161,10 +166,14 @@ def _processes(server_id: str) -> list[psutil.Process]:
 
 
 def _seconds(config: Mapping[str, str]) -> float:
+    given = config.get(START_SECONDS, PATIENCE)
     try:
-        return float(config.get(START_SECONDS, PATIENCE))
-    except ValueError as error:
-        raise ConfigError(f"{START_SECONDS}={config[START_SECONDS]} is no number of seconds") from error
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:  # NaN is in no order
+        raise ConfigError(f"{START_SECONDS}={given} is no number of seconds above 0")
+    return seconds
 
 
 def _option(name: str) -> str:

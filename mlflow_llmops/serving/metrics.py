@@ -1,14 +1,14 @@
 """What a server says of itself in Prometheus' text format, summed over its workers."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import REGISTRY
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client's own: where the workers of a server leave their numbers."""
+from mlflow_llmops.serving.settings import METRICS
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 requests = Counter("llmops_requests", "Requests by route and status", ["route", "status"])
@@ -25,11 +25,12 @@ version = Gauge("llmops_version", "The number of the version that serves", multi
 
 def text() -> bytes:
     """All of it."""
-    if FOLDER not in os.environ:
+    if METRICS not in os.environ:
         return generate_latest(REGISTRY)
-    for path in Path(os.environ[FOLDER]).glob("gauge_live*_*.db"):  # of a worker that was killed
+    for path in Path(os.environ[METRICS]).glob("gauge_live*_*.db"):  # of a worker that was killed
         if (pid := path.stem.rpartition("_")[2]).isdigit() and not psutil.pid_exists(int(pid)):
-            multiprocess.mark_process_dead(pid)
+            with suppress(FileNotFoundError):  # another worker does the same
+                multiprocess.mark_process_dead(pid)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)
     return generate_latest(registry)

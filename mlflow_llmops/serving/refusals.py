@@ -1,11 +1,15 @@
 """What a client is told when it cannot have what it asked for: a status, a line, never a traceback."""
 
 import math
+from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+CLOSE = {"Connection": "close"}
+LINGER = 2.0
+"""Seconds that a client has to read a refusal after which its connection is closed."""
 
 
 class Refused(Exception):
@@ -30,6 +34,14 @@ class Refused(Exception):
     @property
     def response(self) -> JSONResponse:
         return JSONResponse(self.body, self.status, self.headers)
+
+    @property
+    def raw(self) -> bytes:
+        """All bytes of the answer, for a connection on which no route answers and that is closed after it."""
+        answer = JSONResponse(self.body, self.status, {**(self.headers or {}), **CLOSE})
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
+        lines += [name + b": " + value for name, value in answer.raw_headers]
+        return b"\r\n".join([*lines, b"", bytes(answer.body)])
 
 
 def busy(seconds: float) -> Refused:

@@ -3,18 +3,20 @@
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.serving.held import ROOM, Listening
 from mlflow_llmops.serving.log import show_lines
-from mlflow_llmops.serving.settings import Settings
+from mlflow_llmops.serving.settings import METRICS, Settings
 
 log = logging.getLogger(__name__)
 BACKLOG = 2048
@@ -27,12 +29,11 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
 
     Raises ConfigError for an address that cannot be had, ModelError for a model that does not load.
     """
-    if settings.workers > 1:
-        # before prometheus_client is imported, here and in the workers
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="llmops-metrics-")
+    settings.to_environment()
     listening = _listen(settings)
     host, port = listening.getsockname()[:2]
     show_lines()
+    _widen()
     if not _is_loopback(host) and not settings.key:
         log.warning("%s is open to the network and %s is empty: anybody may ask", host, settings.key_variable)
     before = [(number, signal.signal(number, _nothing)) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -45,6 +46,7 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         for number, handler in before:
             signal.signal(number, handler)
         listening.close()
+        os.environ.pop(METRICS, None)
 
 
 def _run(settings: Settings, listening: socket.socket, ready: Any) -> None:
@@ -60,15 +62,38 @@ def _supervise(settings: Settings, listening: socket.socket, ready: Any) -> None
     from mlflow_llmops.tracking.references import pinned
 
     pinned(settings.model)  # a name that is not there is told in one line
-    settings.to_environment()
     config = uvicorn.Config(
         "mlflow_llmops.serving.app:create", factory=True, workers=settings.workers, **_options(settings)
     )
-    ready()
-    supervisor = Multiprocess(config, sockets=[listening])
-    supervisor.run()
+    with TemporaryDirectory(prefix="llmops-serve-") as folder:
+        os.environ[METRICS] = folder  # before prometheus_client is imported, here and in the workers
+        stand_in = _stand_in(Path(folder), settings)
+        ready()
+        supervisor = Multiprocess(config, sockets=[listening])
+        supervisor.run()
+        if stand_in:
+            stand_in.stop()
     if any(process.exitcode == uvicorn.config.STARTUP_FAILURE for process in supervisor.processes):
         raise ModelError(f"model={settings.model} does not load in a worker; the lines above say why")
+
+
+def _stand_in(folder: Path, settings: Settings) -> Any:
+    """None where this system has no Unix sockets, or only for shorter paths."""
+    from mlflow_llmops.serving.stand_in import StandIn
+
+    try:
+        return StandIn(folder, settings.head_seconds, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    except OSError as error:
+        log.warning("if a worker is killed, the connections that it holds just close: %s", error)
+        return None
+
+
+def _widen() -> None:
+    """As many descriptors as this process may have: a connection is one, and the usual bound is below ours."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ROOM if hard == resource.RLIM_INFINITY else min(ROOM, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -77,6 +102,8 @@ def _options(settings: Settings) -> dict[str, Any]:
         "log_level": "info",
         "server_header": False,
         "lifespan": "on",
+        "http": "mlflow_llmops.serving.connection:Connection",
+        "ws": "none",  # what is upgraded would leave it
         "timeout_worker_healthcheck": HEALTH_SECONDS,
         # every request has ended by then
         "timeout_graceful_shutdown": int(settings.timeout + settings.body_seconds) + 1,
@@ -87,7 +114,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         # the protocol named: asyncio sets TCP_NODELAY only then, and without it a lone client waits 40 ms
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening = Listening(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))
         listening.listen(BACKLOG)  # who reads the port file may connect at once

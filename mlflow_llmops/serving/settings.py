@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 
 VARIABLE = "LLMOPS_SERVE"
 KEY_VARIABLE = "LLMOPS_SERVE_KEY"
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own: where the workers of a server leave their numbers."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Settings:
     port: int = 0
     workers: int = 1
     max_waiting: int = 256
+    max_connections: int = 1000
     timeout: float = 60.0
     """Seconds for an answer; what would wait longer is refused."""
+    head_seconds: float = 10.0
     body_seconds: float = 10.0
     body_bytes: int = 4 * 2**20
     max_letters: int = 100_000
@@ -31,7 +35,7 @@ class Settings:
     key_variable: str = KEY_VARIABLE
 
     def to_environment(self) -> None:
-        """For the workers of this process; the key itself is inherited under its own name."""
+        """For this process and its workers; the key itself is inherited under its own name."""
         os.environ[VARIABLE] = json.dumps(asdict(self))
 
     @classmethod

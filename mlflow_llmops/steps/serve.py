@@ -19,7 +19,11 @@ def serve(
     served_as: Annotated[str | None, "what clients call the model; auto: its registered name, or its folder's"] = None,
     workers: Annotated[int, "processes that answer; from 2 on, one that dies is replaced", Ge(1)] = 1,
     max_waiting: Annotated[int, "requests that may wait in a worker; more get 429", Ge(1)] = 256,
+    max_connections: Annotated[int, "connections that a worker keeps open; more get 429", Ge(1)] = 1000,
     timeout: Annotated[float, "seconds that an answer may take; later it is 504", Gt(0)] = 60.0,
+    head_seconds: Annotated[
+        float, "seconds that a request's head may take, or a connection may wait without one; later it is 408", Gt(0)
+    ] = 10.0,
     body_seconds: Annotated[float, "seconds that a request's body may take; later it is 408", Gt(0)] = 10.0,
     max_body_bytes: Annotated[int, "size of a request's body; more is 413", Ge(1)] = 4 * 2**20,
     max_letters: Annotated[int, "letters of a text or prompt; more is 413", Ge(1)] = 100_000,
@@ -33,8 +37,23 @@ def serve(
 ) -> Outcome:
     """Answer until SIGTERM or Ctrl-C. It makes no run: nothing is measured."""
     settings = Settings(
-        *(model, served_as or name_of(model), host, port, workers, max_waiting, timeout, body_seconds),
-        *(max_body_bytes, max_letters, max_texts, new_tokens, cache, poll_seconds, key_variable),
+        model=model,
+        name=served_as or name_of(model),
+        host=host,
+        port=port,
+        workers=workers,
+        max_waiting=max_waiting,
+        max_connections=max_connections,
+        timeout=timeout,
+        head_seconds=head_seconds,
+        body_seconds=body_seconds,
+        max_letters=max_letters,
+        max_texts=max_texts,
+        new_tokens=new_tokens,
+        cache=cache,
+        poll_seconds=poll_seconds,
+        key_variable=key_variable,
+        body_bytes=max_body_bytes,
     )
     run_server(settings, Path(port_file) if port_file else None)
     return Outcome("", (Text(f"{model} is served no more; what was accepted was answered"),))

@@ -93,10 +93,11 @@ def test_mlflow_run_waits_streams_the_log_and_ends_as_the_job_did(toy, do, code,
     assert the_run().data.tags["mlflow.project.backend" if code == 0 else "mlflow.user"]
 
 
-def test_ctrl_c_ends_the_job_and_its_runs(toy):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_the_job_and_its_runs(toy, number):
     running = started(toy, "-P", "do=sleep")
     driver = asleep(toy)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     said, _ = running.communicate(timeout=120)
     assert running.returncode != 0
     assert states() == ["KILLED", "KILLED"], said

@@ -116,9 +116,8 @@ def test_a_mistake_in_a_training_is_told_once_and_leaves_nothing_behind(cluster,
     assert not [p for p in psutil.process_iter(["cmdline"]) if failed.info.run_id in " ".join(p.info["cmdline"] or [])]
 
 
-def test_ctrl_c_ends_a_training_on_the_workers_too(cluster, store, tiny_folder, tiny_data):
-    endless = {**OPTIONS, "epochs": "100000"}
-    running = started(cluster, store, "distill", model=tiny_folder, data=tiny_data, **endless)
+def at_work(cluster: Cluster, running: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of an endless training on both workers, once it has a loss."""
     deadline = time.monotonic() + 300
     while not (runs := mlflow.search_runs(output_format="list")) or "train/loss" not in runs[0].data.metrics:
         assert running.poll() is None and time.monotonic() < deadline
@@ -129,8 +128,35 @@ def test_ctrl_c_ends_a_training_on_the_workers_too(cluster, store, tiny_folder, 
     ours = [each for each in here if Path(each.cwd()).is_relative_to(cluster.folder)]
     training = [*ours, *(child for each in ours for child in each.children(recursive=True))]
     assert len(ours) == 2 and len(training) >= 6  # each with its launcher and its process
+    return training
+
+
+def ended(training: list[psutil.Process]) -> bool:
+    """A container without an init keeps its dead."""
+    return all(each.status() == psutil.STATUS_ZOMBIE for each in psutil.wait_procs(training, 30)[1])
+
+
+def test_ctrl_c_ends_a_training_on_the_workers_too(cluster, store, tiny_folder, tiny_data):
+    endless = {**OPTIONS, "epochs": "100000"}
+    running = started(cluster, store, "distill", model=tiny_folder, data=tiny_data, **endless)
+    training = at_work(cluster, running)
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=120)
     assert running.returncode != 0 and the_run().info.status == "KILLED", said
-    assert not [each for each in psutil.wait_procs(training, 30)[1] if each.status() != psutil.STATUS_ZOMBIE]
+    assert ended(training)
     assert the_run().info.status == "KILLED"
+
+
+def test_a_process_of_a_training_that_is_killed_fails_its_run(cluster, store, tiny_folder, tiny_data):
+    endless = {**OPTIONS, "epochs": "100000"}
+    running = started(cluster, store, "distill", model=tiny_folder, data=tiny_data, **endless)
+    training = at_work(cluster, running)
+    # the first one has the run: the other is killed
+    ranks = {each.pid: each for each in training if "LOCAL_RANK" in each.environ() and each.environ()["RANK"] == "1"}
+    (second,) = (each for each in ranks.values() if each.ppid() not in ranks)
+    second.kill()
+    said = running.communicate(timeout=200)
+    assert running.returncode == 1, said
+    assert ended(training)
+    failed = the_run()
+    assert failed.info.status == "FAILED" and not MlflowClient().search_registered_models()

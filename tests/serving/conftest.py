@@ -1,17 +1,22 @@
 """Real servers over loopback, one a model for all tests of a module."""
 
+import http.client
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from mlflow_llmops.flavors.by_kind import save_text_model
@@ -65,6 +70,48 @@ def serving(model: str, folder: Path, *options: str, environment: dict[str, str]
             os.killpg(started.pid, signal.SIGKILL)
         started.wait(30)
         (folder / "port").unlink(missing_ok=True)
+
+
+def wait_until(holds: Callable[[], Any], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def workers(running: Running) -> list[int]:
+    """Those whose model is loaded."""
+    text = httpx.get(f"{running.url}/metrics", timeout=60).text
+    said = [line for line in text.splitlines() if line.startswith("llmops_version{")]
+    alive = {child.pid for child in psutil.Process(running.process.pid).children()}
+    return [pid for line in said if (pid := int(line.partition('pid="')[2].partition('"')[0])) in alive]
+
+
+def connected(running: Running) -> socket.socket:
+    """For what no client library would send."""
+    host, port = running.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def posted(path: str, asked: Any) -> bytes:
+    """A request's bytes."""
+    body = json.dumps(asked).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def answer(connection: socket.socket) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    found = b""
+    while part := connection.recv(65536):
+        found += part
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -111,9 +111,9 @@ def test_after_a_crash_of_the_server_or_of_a_command_the_next_one_mends_it(clien
 def test_a_pid_that_came_again_is_not_ours(client, store):
     stranger = subprocess.Popen(["sleep", "600"])
     try:
-        server = {"id": "1", "model": "m", "host": "127.0.0.1", "port": free_port(), "pid": stranger.pid}
+        server = {**SERVER, "port": free_port(), "pid": stranger.pid, "started": 1000.0}
         (store / "deployments" / "x").mkdir(parents=True)
-        record = {"server": {**server, "started": 1000.0, "config": {}}, "leaving": []}
+        record = {"server": server, "leaving": []}
         (store / "deployments" / "x" / "deployment.json").write_text(json.dumps(record))
         assert client.get_deployment("x")["status"] == "stopped"
         client.delete_deployment("x")
@@ -129,6 +129,11 @@ def test_mistakes_are_told_without_starting_anything(client, store):
         (lambda: client.create_deployment("x", "m", flavor="sklearn"), "flavor=sklearn"),
         (lambda: client.create_deployment("x", "m", endpoint="e"), "endpoint=e"),
         (lambda: client.create_deployment("x", "m", config={"start_seconds": "soon"}), "start_seconds=soon"),
+        (lambda: client.create_deployment("x", "m", config={"start_seconds": "-1"}), "start_seconds=-1 is no number"),
+        (lambda: client.create_deployment("x", "m", config={"start_seconds": "nan"}), "start_seconds=nan is no number"),
+        (lambda: client.create_deployment("x", "m", config={"model": "n"}), "^model is no setting"),
+        (lambda: client.create_deployment("x", "m", config={"port-file": "n"}), "^port_file is no setting"),
+        (lambda: client.create_deployment("x", ""), "^the model is empty"),
         (lambda: client.update_deployment("x"), "there is no such deployment; those of this machine: none"),
         (lambda: client.predict("x", TABLE), "there is no such deployment"),
         (lambda: client.get_deployment("x"), "there is no such deployment"),
@@ -140,10 +145,45 @@ def test_mistakes_are_told_without_starting_anything(client, store):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "name=x: another command is changing it" in done.stderr
     (store / "deployments" / "x").mkdir(exist_ok=True)
-    (store / "deployments" / "x" / "deployment.json").write_text("{")
-    with pytest.raises(MlflowException, match="is no record of a deployment"):
-        client.get_deployment("x")
-    (store / "deployments" / "x" / "deployment.json").unlink()
+
+
+SERVER = {"id": "1", "model": "m", "host": "127.0.0.1", "port": 1, "pid": 1, "started": 1.0, "config": {}}
+NO_RECORDS = {
+    "half": '{"server": {"id": "1", "mod',
+    "empty": "",
+    "another kind": "[]",
+    "a pid that is none": json.dumps({"server": {**SERVER, "pid": "x"}, "leaving": []}),
+    "no port": json.dumps({"server": {k: v for k, v in SERVER.items() if k != "port"}, "leaving": []}),
+    "leaving": json.dumps({"server": SERVER, "leaving": 3}),
+}
+
+
+@pytest.mark.parametrize("case", NO_RECORDS)
+def test_a_record_that_is_none_is_one_line_whatever_is_asked(client, store, case):
+    record = store / "deployments" / "x" / "deployment.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(NO_RECORDS[case])
+    for call in (
+        lambda: client.get_deployment("x"),
+        client.list_deployments,
+        lambda: client.create_deployment("x", "m"),
+        lambda: client.update_deployment("x"),
+        lambda: client.delete_deployment("x"),
+        lambda: client.predict("x", TABLE),
+    ):
+        with pytest.raises(MlflowException, match="is no record of a deployment") as told:
+            call()
+        assert "\n" not in str(told.value) and str(told.value).endswith("move it away and create it anew")
+    assert record.read_text() == NO_RECORDS[case]
+    record.unlink()
+
+
+def test_what_a_write_that_stopped_has_left_is_no_record(client, store):
+    (store / "deployments" / "x").mkdir(parents=True)
+    (store / "deployments" / "x" / "deployment.json.new").write_text('{"server": {"id"')
+    assert client.list_deployments() == []
+    client.delete_deployment("x")
+    assert not (store / "deployments" / "x").exists()
 
 
 @slow

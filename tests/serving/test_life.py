@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from mlflow.tracking import MlflowClient
 from mlflow_llmops.engines.artifact import DESCRIPTION
 from mlflow_llmops.flavors.by_kind import save_text_model
 from mlflow_llmops.flavors.exported_text import DATA
-from tests.serving.conftest import Running, serving
+from tests.serving.conftest import Running, serving, wait_until, workers
 
-NAME, THREADS = "tiny", 16
+NAME, TEXT = "tiny", "an oven with butter and flour"
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +58,11 @@ def two_workers(registry, tmp_path_factory) -> Iterator[Running]:
         yield running
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def workers(running: Running) -> list[int]:
-    """Those whose model is loaded."""
-    text = httpx.get(f"{running.url}/metrics", timeout=60).text
-    said = [line for line in text.splitlines() if line.startswith("llmops_version{")]
-    alive = {child.pid for child in psutil.Process(running.process.pid).children()}
-    return [pid for line in said if (pid := int(line.partition('pid="')[2].partition('"')[0])) in alive]
-
-
 class Asking:
     """Clients that ask one after the other while the block runs, and what they got."""
 
     def __init__(self, running: Running, threads: int = 3) -> None:
-        self.url, self.over, self.got = running.url, threading.Event(), []
+        self.url, self.over, self.got, self.begun = running.url, threading.Event(), [], []
         self.threads = [threading.Thread(target=self._ask) for _ in range(threads)]
 
     def _ask(self) -> None:
@@ -85,9 +70,11 @@ class Asking:
             try:
                 with httpx.Client(base_url=self.url, timeout=60) as client:
                     while not self.over.is_set():
-                        answer = client.post("/invocations", json={"inputs": ["an oven with butter and flour"]})
+                        begun = time.monotonic()
+                        answer = client.post("/invocations", json={"inputs": [TEXT]})
                         said = answer.json()["predictions"][0]["label"] if answer.status_code == 200 else None
                         self.got.append((answer.status_code, said))
+                        self.begun.append((begun, said))  # answers may be noted in another order than they came
             except httpx.TransportError as error:
                 self.got.append((0, type(error).__name__))
 
@@ -109,26 +96,27 @@ def test_a_version_takes_over_while_requests_run_and_one_that_does_not_load_chan
         start = f'llmops_version_changes_total{{outcome="{outcome}"}} '
         return sum(int(float(line.removeprefix(start))) for line in text.splitlines() if line.startswith(start))
 
+    # with the labels the other way round a text of the middle one would show no change
+    expected = [mlflow.pyfunc.load_model(f"models:/{NAME}/{number}").predict([TEXT])["label"][0] for number in "12"]
+    assert expected == ["kitchen", "weather"]
     loaded, failed = outcomes("loaded"), outcomes("failed")
     with Asking(two_workers) as asking:
         wait_until(lambda: len(asking.got) > 20)
         registry.set_registered_model_alias(NAME, "champion", "2")
-        wait_until(lambda: outcomes("loaded") == loaded + 2)
-        changed = len(asking.got)
+        wait_until(lambda: outcomes("loaded") >= loaded + 2)
+        changed = time.monotonic()
         registry.set_registered_model_alias(NAME, "champion", "3")
-        wait_until(lambda: outcomes("failed") == failed + 2)
+        wait_until(lambda: outcomes("failed") >= failed + 2)  # tried again after a minute
         seen = len(asking.got)
         wait_until(lambda: len(asking.got) > seen + 20)
-    assert {status for status, _ in asking.got} == {200}
-    first, last = asking.got[0][1], asking.got[-1][1]
-    assert first == "kitchen" and last == "weather"
-    # an answer that was on its way when the last worker changed may be of the version before
-    assert {label for _, label in asking.got[changed + 3 :]} == {last}
+    assert {status for status, _ in asking.got} == {200}, asking.got
+    assert asking.begun[0][1] == expected[0] and {label for _, label in asking.begun} == set(expected)
+    assert {label for begun, label in asking.begun if begun > changed} == {expected[1]}
     said = two_workers.log.read_text()
     assert "models:/tiny/3 does not load, models:/tiny/2 serves on" in said
     assert "models:/tiny/2 serves, after models:/tiny/1" in said
     registry.set_registered_model_alias(NAME, "champion", "1")
-    wait_until(lambda: outcomes("loaded") == loaded + 4)
+    wait_until(lambda: outcomes("loaded") >= loaded + 4)
 
 
 @pytest.mark.slow
@@ -140,7 +128,8 @@ def test_a_worker_that_is_killed_costs_what_it_held_and_is_replaced(two_workers)
         psutil.Process(killed).send_signal(signal.SIGKILL)
         wait_until(lambda: len(workers(two_workers)) == 2 and killed not in workers(two_workers))
     wrong = [status for status, _ in asking.got if status not in (200, 429)]
-    assert set(wrong) <= {0} and len(wrong) <= 8
+    # 0: a client that sent on a connection between two requests in the very moment in which it closed
+    assert set(wrong) <= {0, 502} and len(wrong) <= 8
     assert asking.got[-1][0] == 200
 
 
