@@ -49,6 +49,8 @@ def score(df: DataFrame, model_uri: str, **options: Any) -> DataFrame:
             f"df: {type(df).__name__} of {type(df).__module__} is no table of Spark's; spark.createDataFrame makes one"
         )
     settings = Options(**options)
+    if df.isStreaming and (settings.id_col or settings.dedupe or settings.limited):
+        raise DataError("df: a stream has no end to look at first; score each of its batches in foreachBatch")
     if settings.max_error_rate < 1 and not settings.checkpoint:
         raise ConfigError(
             "max_error_rate: the share is known when the last row is done; give a checkpoint, or use the score step"
