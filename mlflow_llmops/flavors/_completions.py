@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mlflow_llmops.batching.decoding import Decoding
 from mlflow_llmops.batching.generator import TextGenerator
 from mlflow_llmops.batching.shared_generator import SharedGenerator
-from mlflow_llmops.flavors._column import column
+from mlflow_llmops.flavors._column import texts_of
 from mlflow_llmops.flavors._counts import counts_of
 from mlflow_llmops.flavors._handle import Handle
+from mlflow_llmops.flavors._nullable import nullable
 from mlflow_llmops.flavors._overload import told_to_servers
 
 
@@ -36,16 +38,19 @@ class CompletionPredictor:
         """The engine itself, for one that gathers and remembers by itself."""
         return self._handle.session.generator
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str | None]:
-        """What follows each prompt, without the prompt; a null gets a null. `params` are those of the signature."""
-        prompts = column(model_input)
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "list[str | None] | pd.Series":
+        """What follows each prompt, without the prompt; a null gets a null. `params` are those of the signature.
+
+        With nulls it is a Series, in which MLflow's UDF does not make them the word None.
+        """
+        prompts = texts_of(model_input)
         present = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str)]
         completions: list[str | None] = [None] * len(prompts)
         with told_to_servers():
             written = self._handle.session.complete([prompts[i] for i in present], _decoding(params or {}))
         for i, completion in zip(present, written, strict=True):
             completions[i] = completion
-        return completions
+        return completions if len(present) == len(prompts) else nullable(completions, "string")
 
 
 def _decoding(params: dict[str, Any]) -> Decoding:

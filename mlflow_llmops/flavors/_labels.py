@@ -8,9 +8,10 @@ import pandas as pd
 
 from mlflow_llmops.batching.scorer import TextScorer, softmax
 from mlflow_llmops.batching.shared_scorer import SharedScorer
-from mlflow_llmops.flavors._column import column
+from mlflow_llmops.flavors._column import texts_of
 from mlflow_llmops.flavors._counts import counts_of
 from mlflow_llmops.flavors._handle import Handle
+from mlflow_llmops.flavors._nullable import nullable
 from mlflow_llmops.flavors._overload import told_to_servers
 from mlflow_llmops.tracking.signature import LABEL, SCORE
 
@@ -56,7 +57,7 @@ class LabelPredictor:
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """The most likely label of each text and its probability; a null text gets nulls."""
-        texts = column(model_input)
+        texts = texts_of(model_input)
         present = [i for i, text in enumerate(texts) if isinstance(text, str)]
         labels: list[str | None] = [None] * len(texts)
         scores = np.full(len(texts), np.nan)
@@ -65,4 +66,4 @@ class LabelPredictor:
             scores[present] = probabilities.max(axis=1)
             for i, best in zip(present, probabilities.argmax(axis=1), strict=True):
                 labels[i] = self.labels[best]
-        return pd.DataFrame({LABEL: pd.Series(labels, dtype=object), SCORE: scores})
+        return pd.DataFrame({LABEL: nullable(labels, "string"), SCORE: scores})

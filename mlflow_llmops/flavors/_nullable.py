@@ -26,7 +26,10 @@ class _Booleans(_Kept, pd.arrays.BooleanArray):
 
 
 class _Strings(_Kept, pd.arrays.ArrowStringArray):
-    pass
+    def map(self, mapper: Any, na_action: Any = None) -> Any:
+        """Where one string is the whole answer, the UDF calls `str` on each."""
+        called = getattr(mapper, "func", mapper)  # pandas hands on a partial
+        return super().map(mapper, "ignore" if called is str else na_action)
 
 
 def nullable(values: Sequence[Any], type_: str) -> pd.Series:

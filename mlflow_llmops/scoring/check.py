@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,17 @@ def check_tables(
     _check_writable(output, target)
 
 
+def check_checkpoint(checkpoint: str | None, source: str | None = None, output: str | None = None) -> None:
+    """Raises DataError for a checkpoint that holds the job's input or output, or lies in it: an output is replaced as a
+    whole, and an input is read as a whole. What is no path of this machine is not looked at."""
+    if checkpoint is None or not is_path(checkpoint):
+        return
+    target = Path(checkpoint).resolve()
+    for option, place in (("score_input", source), ("score_output", output)):
+        if place is not None and is_path(place) and _overlap(Path(place).resolve(), target):
+            raise DataError(f"checkpoint={checkpoint} holds or lies in {option}={place}; name a folder beside it")
+
+
 def is_path(place: str) -> bool:
     """And not a table's name, or something with a scheme."""
     return "://" not in place and not place.startswith((TABLE, DELTA))
@@ -96,7 +108,7 @@ def check_columns(
     for name in added:
         if name.lower() in lower:
             raise DataError(
-                f"score_input={source} has a column {name} already, which scoring adds; rename it, or change output_col"
+                f"{source} has a column {name} already, which scoring adds; rename it, or change output_col"
             )
     if other := next((name for name in columns if types[name] != TEXT), None):
         raise DataError(
@@ -124,16 +136,49 @@ def _types(given: Path, input_col: str, id_col: str | None) -> dict[str, str]:
     if not files:
         return {}
     kind = READERS[given.suffix.lower()]
+    folders = files[0].relative_to(given).parts[:-1]
+    partitions = dict.fromkeys((name.partition("=")[0] for name in folders if "=" in name), TEXT)
     if kind == "parquet":
-        return {field.name: _name_of_arrow(field.type) for field in pq.read_schema(files[0])}
+        return {field.name: _name_of_arrow(field.type) for field in pq.read_schema(files[0])} | partitions
     if kind == "csv":  # without a schema Spark takes every column as text
-        for file in files:  # Spark would put question marks where a file is in another encoding
-            with _open(file) as lines:
-                for _ in lines:
-                    pass
-        with _open(files[0]) as lines:
-            return dict.fromkeys(next(csv.reader(lines), []), TEXT)
-    return _json_types(files, input_col, id_col)
+        return dict.fromkeys(_header(files), TEXT) | partitions
+    return _json_types(files, input_col, id_col) | partitions
+
+
+def _header(files: list[Path]) -> list[str]:
+    """Of CSV files. Raises DataError where Spark would mix up columns or rows without a word: another header in a later
+    file, or a quote that takes all that follows into its field."""
+    headers: dict[Path, list[str]] = {}
+    for file in files:
+        quotes = 0
+        with _open(file) as lines:  # to its end: Spark would put question marks where a file is in another encoding
+            for line in lines:
+                quotes += line.count('"')
+        with _open(file) as lines:
+            headers[file] = next(csv.reader(lines), [])
+        if quotes % 2 and _ends_in_quotes(file):
+            raise DataError(
+                f"score_input={file}: a quote is not closed, and Spark would take all after it for one text; close it"
+            )
+        if headers[file] and headers[file] != headers[files[0]]:
+            raise DataError(
+                f"score_input={file} has the columns {', '.join(headers[file])}, and {files[0].name} beside it "
+                f"{', '.join(headers[files[0]])}; write them in one order"
+            )
+    return headers[files[0]]
+
+
+def _ends_in_quotes(file: Path) -> bool:
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        with _open(file) as lines:
+            for _ in csv.reader(lines, strict=True):
+                pass
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    finally:
+        csv.field_size_limit(before)
+    return False
 
 
 def _json_types(files: list[Path], input_col: str, id_col: str | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ class Fingerprint:
     params: str
     input_col: str
     id_col: str
+    id_type: str
     code: str
 
     def write(self) -> str:
@@ -24,7 +25,12 @@ class Fingerprint:
 
     def check(self, checkpoint: str, stored: str) -> None:
         """Raises DataError, with the parts that differ, where a checkpoint was made by another job."""
-        before = json.loads(stored)
+        try:
+            before = dict(json.loads(stored))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"checkpoint={checkpoint}: what it says of its job cannot be read; remove it, or name another folder"
+            ) from error
         differ = [
             f"{name} (it has {before.get(name, 'none')}, this job {mine})"
             for name, mine in asdict(self).items()
@@ -37,8 +43,8 @@ class Fingerprint:
             )
 
 
-def fingerprint_of(model: ResolvedModel, options: Options) -> Fingerprint:
+def fingerprint_of(model: ResolvedModel, options: Options, id_type: str) -> Fingerprint:
     """Of a job. What only says how the work is done (limits, tasks, what happens to failed rows) is not in it."""
     code = ", ".join((f"mlflow-llmops {__version__}", *model.runtimes))
     params = json.dumps(dict(options.params), sort_keys=True, default=str)
-    return Fingerprint(model.digest, params, options.input_col, str(options.id_col), code)
+    return Fingerprint(model.digest, params, options.input_col, str(options.id_col), id_type, code)

@@ -8,6 +8,7 @@ from operator import and_
 from typing import Any
 
 import pyarrow as pa
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 from pyspark.sql.types import StringType, StructField, StructType
@@ -43,7 +44,13 @@ def score(df: DataFrame, model_uri: str, **options: Any) -> DataFrame:
     Raises DataError for a column that is not there or holds something else and for an id that is not unique,
     ModelError for a model that takes no text, ConfigError for an option.
     """
+    if not hasattr(df, "sparkSession"):
+        raise DataError(
+            f"df: {type(df).__name__} of {type(df).__module__} is no table of Spark's; spark.createDataFrame makes one"
+        )
     settings = Options(**options)
+    if df.isStreaming and (settings.id_col or settings.dedupe or settings.limited):
+        raise DataError("df: a stream has no end to look at first; score each of its batches in foreachBatch")
     if settings.max_error_rate < 1 and not settings.checkpoint:
         raise ConfigError(
             "max_error_rate: the share is known when the last row is done; give a checkpoint, or use the score step"
@@ -148,8 +155,10 @@ class Job:
         Raises DataError where more rows failed than `max_error_rate` allows.
         """
         checkpoint, id_ = Checkpoint(self.spark, absolute(str(self.options.checkpoint))), str(self.id)
-        number = checkpoint.open(fingerprint_of(self.model, self.options), self.options.resume)
-        left = checkpoint.pending(self.frame, id_, self.text, self.options.retry_failed).count()
+        id_type = self.frame.schema[id_].dataType.simpleString()
+        with checkpoint.reading():
+            number = checkpoint.open(fingerprint_of(self.model, self.options, id_type), self.options.resume)
+            left = checkpoint.pending(self.frame, id_, self.text, self.options.retry_failed).count()
         self.before = self.count() - left
         self.counters = self.counters or counters_of(self.spark)
         with told(), shown(self.counters, self.total, self.before):
@@ -224,8 +233,18 @@ class Job:
         return StructType([*before, *(StructField(name, type_, True) for name, type_ in added.items())])
 
     def _check_ids(self) -> int:
-        """The number of rows. Raises DataError, naming some, for ids that are not unique or not there."""
-        counts = self.frame.groupBy(sql.col(str(self.id)).alias("id")).count()
+        """The number of rows. Raises DataError, naming some, for ids that are not unique, not there, or of a type that
+        knows no equality."""
+        id_ = sql.col(str(self.id))
+        try:
+            self.frame.where(id_ == id_).schema  # noqa: B018 - Spark Connect looks only now
+        except AnalysisException as error:
+            held = self.frame.schema[str(self.id)].dataType.simpleString()
+            raise DataError(
+                f"id_col={self.options.id_col}: this column holds {held}, which Spark cannot compare; name a column of "
+                "texts or numbers"
+            ) from error
+        counts = self.frame.groupBy(id_.alias("id")).count()
         found = counts.agg(
             sql.sum("count"), sql.max("count"), sql.max(sql.when(sql.col("id").isNull(), sql.col("count")))
         ).first()

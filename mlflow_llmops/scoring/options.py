@@ -43,14 +43,19 @@ class Options:
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise ConfigError(f"on_error={self.on_error}: write one of {', '.join(ON_ERROR)}")
-        if not 0 <= self.max_error_rate <= 1:
-            raise ConfigError(f"max_error_rate={self.max_error_rate}: a share lies between 0 and 1")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise ConfigError(f"concurrency={self.concurrency}: allow at least one call at once")
-        if self.requests_per_second is not None and not self.requests_per_second > 0:
-            raise ConfigError(f"requests_per_second={self.requests_per_second}: it must be more than 0")
-        if self.checkpoint_rows < 1:
-            raise ConfigError(f"checkpoint_rows={self.checkpoint_rows}: it must be at least 1")
+        if not self.output_col:
+            raise ConfigError("output_col: give the column of the predictions a name")
+        if not (_is_number(self.max_error_rate) and 0 <= self.max_error_rate <= 1):
+            raise ConfigError(f"max_error_rate={self.max_error_rate!r}: a share lies between 0 and 1")
+        if self.concurrency is not None and not _is_count(self.concurrency):
+            raise ConfigError(f"concurrency={self.concurrency!r}: allow at least one call at once, a whole number")
+        rate = self.requests_per_second
+        if rate is not None and not (_is_number(rate) and rate > 0):
+            raise ConfigError(f"requests_per_second={rate!r}: it must be a number above 0")
+        if not _is_count(self.checkpoint_rows):
+            raise ConfigError(f"checkpoint_rows={self.checkpoint_rows!r}: it must be a whole number, at least 1")
+        if not isinstance(self.params, Mapping):
+            raise ConfigError(f'params={self.params!r}: give names and values, as {{"temperature": 0.7}}')
         if self.checkpoint and not self.id_col:
             raise ConfigError("checkpoint: finished rows are found again by their id; name its column with id_col")
         if self.retry_failed and not self.resume:
@@ -78,6 +83,14 @@ class Options:
     @property
     def limited(self) -> bool:
         return self.concurrency is not None or self.requests_per_second is not None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def read_params(text: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where scored rows go: Parquet, CSV, JSONL, a table of the catalogue, Delta."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from mlflow_llmops.errors import DataError
 from mlflow_llmops.scoring.check import DELTA, TABLE, is_path
-from mlflow_llmops.scoring.said import one_line
+from mlflow_llmops.scoring.said import of_the_disk, one_line
 
 
 def write(frame: DataFrame, output: str, overwrite: bool) -> None:
@@ -37,6 +38,10 @@ def write(frame: DataFrame, output: str, overwrite: bool) -> None:
         if "ALREADY_EXISTS" in (error.getCondition() or ""):
             raise exists(output) from error
         raise (_refused(output, error) if output.startswith(TABLE) else error) from error
+    except Py4JJavaError as error:
+        if (said := of_the_disk(error)) is None or is_path(output) or output.startswith((TABLE, DELTA)):
+            raise
+        raise DataError(f"score_output={output} cannot be written ({said}); check the address") from error
 
 
 def check_table(spark: SparkSession, output: str, overwrite: bool) -> None:
@@ -77,12 +82,17 @@ def absolute(path: str) -> str:
     return str(Path(path).absolute()) if is_path(path) else path
 
 
+def readable(path: str) -> str:
+    """The same for reading, where Spark would take brackets, braces and stars of a name for a pattern."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", absolute(path)) if is_path(path) else path
+
+
 def _save(frame: DataFrame, output: str, place: str, mode: str) -> None:
     """Into `place`, in the format that the suffix of `output` names."""
-    if output.endswith(".csv"):
+    if output.lower().endswith(".csv"):
         # a quote is doubled, as pandas and spreadsheets read it
         _flat(frame).write.mode(mode).option("header", "true").option("escape", '"').csv(place)
-    elif output.endswith(".jsonl"):
+    elif output.lower().endswith(".jsonl"):
         frame.write.mode(mode).option("ignoreNullFields", "false").json(place)
     else:
         frame.write.mode(mode).parquet(place)

@@ -8,6 +8,16 @@ SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
 """How variables end that hold what must stand in no table."""
 
 
+DISK = re.compile(r"(?:java\.n?io|org\.apache\.hadoop)\.\S*Exception: ([^\n]*)")
+"""What a file system says, in the middle of Spark's pages."""
+
+
+def of_the_disk(error: BaseException) -> str | None:
+    """The words of the file system that an error of Spark's came from; None where it came from elsewhere."""
+    said = DISK.search(str(error))
+    return one_line(said[1])[:200] if said else None
+
+
 def said_of(error: BaseException) -> str:
     """Its kind and first words."""
     return f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": ")

@@ -16,16 +16,18 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as sql
 
 from mlflow_llmops.errors import DataError
-from mlflow_llmops.scoring.check import DELTA, READERS, TABLE, check_tables, unreadable
+from mlflow_llmops.scoring.check import DELTA, READERS, TABLE, check_checkpoint, check_tables, unreadable
 from mlflow_llmops.scoring.failures import told
 from mlflow_llmops.scoring.job import Job, check_frame
 from mlflow_llmops.scoring.model import ResolvedModel, resolve
 from mlflow_llmops.scoring.options import Options
-from mlflow_llmops.scoring.output import absolute, check_table, without_delta, write
+from mlflow_llmops.scoring.output import absolute, check_table, readable, without_delta, write
 from mlflow_llmops.scoring.progress import counters_of, shown
-from mlflow_llmops.scoring.said import one_line
+from mlflow_llmops.scoring.said import of_the_disk, one_line
 
-UNREADABLE = re.compile(r"\[(?:PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA|FAILED_READ_FILE|COLUMN_ALREADY_EXISTS)\b.*")
+UNREADABLE = re.compile(
+    r"\[(?:PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA|FAILED_READ_FILE|COLUMN_ALREADY_EXISTS|PARQUET_TYPE_\w+)\b.*"
+)
 """How Spark begins to say what is wrong with a file, and not with us."""
 LOCAL = "local[*, 4]"
 """A task whose worker dies is tried again, as on a cluster."""
@@ -82,6 +84,7 @@ def score_table(
     """
     settings = Options(input_col=input_col, **options)
     check_tables(source, output, input_col, settings.added, settings.id_col, overwrite)
+    check_checkpoint(settings.checkpoint, source, output)
     with _reading(source):
         frame = read_table(spark, source)
         check_frame(frame, settings, source)
@@ -128,7 +131,7 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
     reader = spark.read.option("header", "true").option("multiLine", str(kind == "csv").lower())
     reader = reader.option("escape", '"')  # a quote inside a field is doubled, as pandas and spreadsheets write it
     with _reading(source):
-        return reader.format(kind).load(absolute(source))
+        return reader.format(kind).load(readable(source))
 
 
 @contextmanager
@@ -136,6 +139,13 @@ def _reading(source: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
+        if "TIMESTAMP(NANOS" in str(error):
+            raise DataError(
+                f"score_input={source} holds timestamps in nanoseconds, which Spark does not read; write it again in "
+                "microseconds, as pandas does with to_parquet(..., coerce_timestamps='us')"
+            ) from error
         if said := UNREADABLE.search(str(error)):
             raise unreadable(source, said[0]) from error
+        if "UnsupportedFileSystemException" in str(error):
+            raise unreadable(source, of_the_disk(error) or "") from error
         raise

@@ -218,7 +218,8 @@ def checked_schema(schema: StructType) -> None:
 
     for field in schema:
         try:
-            to_arrow_schema(StructType([field]))
+            # for its types alone: any zone, without which it would refuse timestamps
+            to_arrow_schema(StructType([field]), timezone="UTC")
         except PySparkException as error:
             raise DataError(
                 f"column {field.name} holds {field.dataType.simpleString()}, which Spark cannot hand to Python; drop "

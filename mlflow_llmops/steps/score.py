@@ -9,7 +9,7 @@ from mlflow.data.spark_dataset_source import SparkDatasetSource
 from rich.text import Text
 
 from mlflow_llmops import names
-from mlflow_llmops.scoring.check import TABLE, check_tables
+from mlflow_llmops.scoring.check import TABLE, check_checkpoint, check_tables
 from mlflow_llmops.scoring.model import resolve
 from mlflow_llmops.scoring.options import Options, read_params
 from mlflow_llmops.scoring.table import Scored, score_table, spark_session
@@ -65,6 +65,7 @@ def score(
         options |= {"params": read_params(params)}
         settings = Options(input_col=input_col, **options)
         check_tables(score_input, score_output, input_col, settings.added, id_col, overwrite)
+        check_checkpoint(checkpoint, score_input, score_output)
         found = resolve(model)  # before Spark starts; the job has this version, wherever the alias goes
         mlflow.set_tags({names.SCORED_VERSION: found.version, names.SCORED_DIGEST: found.digest})
         scored = score_table(spark_session(master), found, score_input, score_output, input_col, overwrite, **options)

@@ -77,7 +77,7 @@ def download(reference: str) -> Path:
     """The local folder of a `models:/` or `runs:/` reference. Raises ModelError where there is none."""
     try:
         return Path(mlflow.artifacts.download_artifacts(reference))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelError(
             f"model={reference} is not in the tracking store {mlflow.get_tracking_uri()}: {first}; "

@@ -60,7 +60,7 @@ def test_a_checkpoint_of_another_job_is_refused_with_the_part_that_differs(frame
 
 
 def test_each_part_of_a_fingerprint_counts():
-    parts = {"model": "m", "params": "{}", "input_col": "text", "id_col": "id", "code": "1"}
+    parts = {"model": "m", "params": "{}", "input_col": "text", "id_col": "id", "id_type": "int", "code": "1"}
     stored = Fingerprint(**parts).write()
     Fingerprint(**parts).check("here", stored)
     for name in parts:

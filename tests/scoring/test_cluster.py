@@ -12,6 +12,7 @@ import pytest
 from mlflow_llmops import names
 from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.mlproject import folder
+from mlflow_llmops.registry.versions import register
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROWS = 60
@@ -86,6 +87,34 @@ def test_a_slow_task_is_started_again_and_each_row_is_there_once(cluster, store,
     assert list(scored["id"]) == list(range(ROWS))
     assert list(scored["prediction"]) == [8.0] * ROWS
     assert len(pd.read_parquet("kept/rows")) == ROWS
+
+
+STOCK = """
+import sys
+import mlflow
+from mlflow_llmops.scoring.table import spark_session
+rows, master, out = sys.argv[1:]
+spark = spark_session(master)
+udf = mlflow.pyfunc.spark_udf(spark, "models:/m@champion", result_type="struct<label: string, score: double>")
+table = spark.read.parquet(rows).selectExpr("id", "if(id % 7 = 0, null, text) as text")
+table.repartition(4).withColumn("prediction", udf("text")).write.parquet(out)
+"""
+
+
+def test_mlflows_own_udf_scores_a_version_on_a_standalone_cluster(cluster, store, table, environment):
+    """Its path for clusters, with the model cached by worker, which no local master takes."""
+    with mlflow.start_run():
+        register(exported_text.log_model(store / "model" / "artifact").model_uri, "m", {})
+    mlflow.MlflowClient().set_registered_model_alias("m", "champion", "1")
+    arguments = [str(store / "in.parquet"), cluster.url, str(store / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK, *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    scored = pd.read_parquet(store / "out").sort_values("id")
+    assert list(scored["id"]) == list(range(ROWS))
+    expected = [None if i % 7 == 0 else label for i, label in enumerate(table)]
+    assert [row["label"] for row in scored["prediction"]] == expected
 
 
 CONNECT = """
