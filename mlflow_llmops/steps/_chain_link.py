@@ -37,7 +37,7 @@ from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.card import ModelCard, card_uri, log_card
 from mlflow_llmops.tracking.licence import licence_of
-from mlflow_llmops.tracking.lineage import log_data
+from mlflow_llmops.tracking.lineage import dataset_of, log_data
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
 from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, log_params
@@ -147,8 +147,9 @@ def proven_link(
         measured |= each.now
         baseline_measured |= each.was
     measured |= bounded.measured
-    log_measurements(baseline_measured, names.BASELINE_PREFIX)
-    log_measurements(measured, model_id=info.model_id)
+    tested = dataset_of(data)
+    log_measurements(baseline_measured, names.BASELINE_PREFIX, info.model_id, tested)
+    log_measurements(measured, "", info.model_id, tested)
     said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
     said = "; ".join(filter(None, (said, bounded.said, *(each.said for each in beside))))
     mlflow.set_tags(
