@@ -2,7 +2,7 @@
 
     python benchmarks/screenshots.py --store sqlite:///mlflow.db --into docs
 
-Needs the extra `browser` and Debian's chromium. Shows the models of the experiment's last comparison that measured some:
+Needs the extra `browser` and Debian's chromium. Shows the models of the experiment's last measured comparison:
 compare-runs.png (the runs as a table), parallel-coordinates.png and scatter.png.
 """
 
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from mlflow_llmops import names
 
@@ -71,7 +71,7 @@ def compared(experiment: str) -> tuple[str, str, list[str]]:
         if models:
             ids = [each.info.run_id for each in sorted(models, key=lambda each: each.info.start_time)]
             return found.experiment_id, run.info.run_id, ids
-    raise SystemExit(f"--experiment {experiment} has no comparison that measured models; run mlflow-llmops compare first")
+    raise SystemExit(f"--experiment {experiment} has no measured comparison; run mlflow-llmops compare first")
 
 
 @contextmanager
@@ -107,14 +107,56 @@ def answers(address: str) -> bool:
 
 def as_table(page: Page, count: int) -> None:
     """The runs with the columns that matter."""
+    columns = page.get_by_test_id("column-selection-dropdown").first
+    columns.wait_for()
+    make_room(page)
+    columns.click()
+    search = page.get_by_placeholder("Search columns")
+    for column in ("Dataset", "Source", "Models", *SHOWN):
+        search.fill(column)
+        page.locator("[class*=tree-title]").filter(has_text=exactly(column)).first.click()
+    page.keyboard.press("Escape")
+    page.locator(".ag-row").get_by_role("button").first.click()  # the comparison's run, with those of its models inside
+    page.locator(".ag-row [col-id*='Run Name']").nth(count).wait_for()
+    settle(page)
 
 
 def as_parallel_coordinates(page: Page) -> None:
     """Of the metrics that matter and no parameters."""
+    page.get_by_role("button", name="Clear All").click()
+    make_room(page)
+    page.locator("[class*=select-multiple]").nth(1).click()
+    for name in SHOWN:
+        page.keyboard.type(name)
+        page.locator("[class*=select-item-option-content]:visible").filter(has_text=exactly(name)).click()
+    page.keyboard.press("Escape")
+    settle(page)
 
 
 def as_scatter(page: Page) -> None:
     """Times as fast against accuracy."""
+    page.get_by_role("tab", name="Scatter Plot").click()
+    for axis, name in (("x", names.SPEEDUP), ("y", names.ACCURACY)):
+        page.locator(f"#{axis}-axis-selector:visible").click()
+        page.get_by_role("option", name=name, exact=True).click()
+    settle(page)
+
+
+def make_room(page: Page) -> None:
+    """Without the assistant, which is open at first, and the menu."""
+    for button in ("Close", "Toggle sidebar"):
+        found = page.get_by_role("button", name=button).first
+        if found.is_visible():
+            found.click()
+
+
+def exactly(text: str) -> re.Pattern[str]:
+    return re.compile(f"^{re.escape(text)}$")
+
+
+def settle(page: Page) -> None:
+    """Until what moves has moved."""
+    page.wait_for_timeout(5_000)
 
 
 if __name__ == "__main__":

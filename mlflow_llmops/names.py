@@ -71,6 +71,15 @@ OF_RUNTIME, IN_SAME_RUNTIME = "_of_runtime", "_in_same_runtime"
 """Put behind a ratio's name: what a change of runtime alone gave, and what the method gave in that runtime."""
 LOW, HIGH = "_low", "_high"
 
+WORK_SECONDS = "time/work_seconds"
+MEASURING_SECONDS = "time/measuring_seconds"
+PROOF_SECONDS = "time/proof_seconds"
+TRACKING_SECONDS = "time/tracking_seconds"
+"""Logging the model, data, numbers and pictures."""
+PHASES = (WORK_SECONDS, MEASURING_SECONDS, PROOF_SECONDS, TRACKING_SECONDS)
+SHARE_BEYOND = "time/share_of_proof_and_tracking"
+"""Of a method's seconds, those of its work and its measurements too."""
+
 SCORED_ROWS = "scoring/rows"
 SCORED_ROWS_PER_S = "scoring/rows_per_s"
 SCORED_ERRORS = "scoring/errors"

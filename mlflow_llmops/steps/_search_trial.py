@@ -11,7 +11,7 @@ import optuna
 
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.errors import ArtifactMismatch, ConfigError, DataError, MissingExtra, ModelError
+from mlflow_llmops.errors import ArtifactMismatch, ConfigError, DataError, LLMOpsError, MissingExtra, ModelError
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
 from mlflow_llmops.measure.limits import Wanted, said_missed
 from mlflow_llmops.measure.measurement import Measurements
@@ -31,8 +31,9 @@ from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, start_run
 from mlflow_llmops.tracking.session import run_session
 
-REFUSED = (ArtifactMismatch, ConfigError, DataError, MissingExtra, ModelError)
-"""What a chain may fail with and the search goes on; a full disk is none of them."""
+REFUSED = (ArtifactMismatch, ConfigError, DataError, MissingExtra, ModelError, RuntimeError, ValueError)
+"""What a chain may fail with and the search goes on: what this package refuses, and what torch, NNCF and the runtimes
+raise, since one trial of an hour's search must not end it. A full disk is none of them."""
 BASELINE, TRIAL = "baseline", "trial"
 
 
@@ -96,7 +97,7 @@ def run_trial(bench: Bench, trial: optuna.Trial, number: int, chain: Chain, best
                     model = log_text_model(made).model_uri
                 _log_measured(bench, found, made.kind, text)
     except REFUSED as error:
-        outcome, why = FAILED, str(error)
+        outcome, why = FAILED, str(error) if isinstance(error, LLMOpsError) else f"{type(error).__name__}: {error}"
     except OutOfTime as error:
         outcome, why = LEFT, str(error)
     return Trial(number, text, outcome, why, run_id, measured, time.perf_counter() - start, model)

@@ -44,6 +44,11 @@ def test_one_run_holds_everything(quantized, tiny_texts):
     assert tags[names.RELOADED] == "same outputs"
     assert tags[names.HARDWARE] and tags[names.VERDICT] and tags[names.DATA_FINGERPRINT]
     assert {i.tags[0].value for i in quantized.inputs.dataset_inputs} == {"training", "evaluation"}
+    phases = [metrics[phase] for phase in names.PHASES]
+    assert all(seconds > 0 for seconds in phases)
+    assert sum(phases) <= (quantized.info.end_time - quantized.info.start_time) / 1000
+    beyond = metrics[names.PROOF_SECONDS] + metrics[names.TRACKING_SECONDS]
+    assert metrics[names.SHARE_BEYOND] == pytest.approx(beyond / sum(phases))
     (output,) = quantized.outputs.model_outputs
     linked = MlflowClient().get_logged_model(output.model_id).metrics
     assert {each.key for each in linked} >= {*MEASURED, *COUNTED, names.BASELINE_PREFIX + names.ACCURACY}
