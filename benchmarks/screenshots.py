@@ -107,17 +107,16 @@ def answers(address: str) -> bool:
 
 def as_table(page: Page, count: int) -> None:
     """The runs with the columns that matter."""
-    columns = page.get_by_test_id("column-selection-dropdown").first
-    columns.wait_for()
+    # the comparison's run, with those of its models inside; the columns are known when they are there
+    page.locator(".ag-row").get_by_role("button").first.click()
+    page.locator(".ag-row [col-id*='Run Name']").nth(count).wait_for()
     make_room(page)
-    columns.click()
+    page.get_by_test_id("column-selection-dropdown").first.click()
     search = page.get_by_placeholder("Search columns")
     for column in ("Dataset", "Source", "Models", *SHOWN):
         search.fill(column)
         page.locator("[class*=tree-title]").filter(has_text=exactly(column)).first.click()
     page.keyboard.press("Escape")
-    page.locator(".ag-row").get_by_role("button").first.click()  # the comparison's run, with those of its models inside
-    page.locator(".ag-row [col-id*='Run Name']").nth(count).wait_for()
     settle(page)
 
 
