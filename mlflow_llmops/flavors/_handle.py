@@ -14,6 +14,8 @@ from mlflow_llmops.flavors._server import widen_server
 
 Session = TypeVar("Session")
 
+TOKENIZER_THREADS, SET_BY_US = "RAYON_NUM_THREADS", "LLMOPS_RAYON_NUM_THREADS"
+
 
 class Handle(Generic[Session]):
     """What `open_(folder, options, *settings)` gives, the same object for every handle of this process on equal files,
@@ -45,8 +47,7 @@ class Handle(Generic[Session]):
             threads = options.threads or default_threads()
             contents = digest_of(*(folder / part for part in parts))
             key = (f"{open_.__module__}:{open_.__qualname__}", contents, replace(options, threads=threads), settings)
-            # Rust's tokenizers would take every core, whatever the task has been given.
-            os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+            _bound_tokenizers(threads)
             self._session: Session = KEPT.get(key, lambda: open_(folder, options, *settings))
             self._process = os.getpid()
         return self._session
@@ -58,3 +59,10 @@ class Handle(Generic[Session]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_given": self._given, "_process": 0}
+
+
+def _bound_tokenizers(threads: int) -> None:
+    """Rust's tokenizers would take every core, whatever the task has been given. What the user set stays; what a parent
+    of ours set, as Spark's driver for its tasks, was for that one's cores."""
+    if os.environ.get(TOKENIZER_THREADS) == os.environ.get(SET_BY_US):
+        os.environ[TOKENIZER_THREADS] = os.environ[SET_BY_US] = str(threads)

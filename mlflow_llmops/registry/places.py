@@ -118,12 +118,18 @@ def _left(places: Places, stage: str, staged: bool) -> Iterator[Difference]:
         yield Difference(said, (("unalias", alias),))
     if held not in places.versions and held is not None:  # first its heir takes the place
         return
+    late = {event.version: event for event in places.record.void if event.stage == stage and event.was not in STAGES}
     for other in sorted(places.versions, key=int):
         if staged and other != held and places.stage_of(other) == stage and other not in places.record.replaced:
             if any(places.record.holder(place) == other for place in STAGES):
                 continue  # it moves to its own place
-            tagged: tuple[Action, ...] = (("tag", other, names.REPLACED_BY, held),) if held else ()
             said = f"version {other} is in stage {stage}, which no promotion gave it"
+            if other in late:  # it took the place before the faster promotion was seen
+                untagged = [key for key in tags_of(late[other]) if key in places.versions[other].tags]
+                back: Action = ("stage", other, late[other].was)
+                yield Difference(said, (*(("untag", other, key) for key in untagged), back))
+                continue
+            tagged: tuple[Action, ...] = (("tag", other, names.REPLACED_BY, held),) if held else ()
             yield Difference(said, (*tagged, ("stage", other, names.ARCHIVED)))
 
 

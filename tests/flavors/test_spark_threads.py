@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mlflow_llmops.flavors._handle import SET_BY_US, TOKENIZER_THREADS
 from mlflow_llmops.flavors.by_kind import save_text_model
 
 SCRIPT = """
@@ -46,12 +47,13 @@ spark.stop()
 @pytest.mark.parametrize(("kind", "cpus"), [("torch", 2), ("openvino", 1), ("openvino", 2)])
 def test_a_task_takes_its_cores_and_opens_once(kind, cpus, tiny_model, tiny_exported, tmp_path):
     save_text_model(tiny_model if kind == "torch" else tiny_exported, tmp_path / "model")
-    # the driver's own says nothing of a task's
+    # a driver's own cores, and what a model that it opened itself has left, say nothing of a task's
+    left = {"OMP_NUM_THREADS": "1" if cpus == 2 else "2", TOKENIZER_THREADS: "7", SET_BY_US: "7"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "model"), str(cpus)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1" if cpus == 2 else "2"},
+        env={**os.environ, **left},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])

@@ -3,6 +3,7 @@ moment is there no champion."""
 
 import json
 import signal
+from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
@@ -78,6 +79,21 @@ def test_of_two_promotions_at_once_one_counts(store, registered, at_work):
         promote(registered(f"r{n}"), "1")
     lines = [json.loads(line) for line in at_work("race", str(rounds))]
     check_races(lines, rounds)
+
+
+def test_who_took_the_place_before_the_faster_promotion_was_seen_is_as_it_was_before(store, registered):
+    """The first event in time may reach the registry last."""
+    promote(registered("m"), "1")
+    seen, client = look("m"), MlflowClient()
+    faster = replace(seen.record.spell(PLACE).since, version="2", before="1")
+    promotion.promote("m", "3", PLACE, [], "run", seen)
+    assert champion("m") == "3"
+    stored = {part: value for part, value in asdict(faster).items() if part != "key"}
+    client.set_registered_model_tag("m", f"{faster.key}.late", json.dumps(stored))
+    promotion.settle("m", "run")
+    assert (champion("m"), promotion.faults("m")) == ("2", [])
+    assert stages("m") == {"1": names.ARCHIVED, "2": PLACE, "3": "None"}
+    assert client.get_model_version("m", "3").tags == {}
 
 
 def check_races(lines: list[list], rounds: int) -> None:
