@@ -67,9 +67,7 @@ def main() -> None:
     )
     parser.add_argument("--sets", default="clinc150,sst2")
     parser.add_argument("--minutes", type=float, default=60.0, help="the search's time budget, for each set")
-    parser.add_argument(
-        "--drop", type=float, default=0.035, help="accuracy that may be lost, at the interval's low"
-    )
+    parser.add_argument("--drop", type=float, default=0.035, help="loss of accuracy at the interval's low end")
     parser.add_argument("--epochs", type=float, default=6.0, help="of each training")
     parser.add_argument("--of-size", type=float, default=0.125, help="share of the teacher's size that may be left")
     parser.add_argument("--space", help="instead of the one above; auto: the default of search")
