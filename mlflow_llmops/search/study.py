@@ -10,8 +10,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from mlflow_llmops.measure.limits import Missed, Wanted, distance
 from mlflow_llmops.measure.measurement import Measurements, flat, from_flat
-from mlflow_llmops.search.limits import Missed, Wanted, distance
 from mlflow_llmops.search.space import Chain, Space, is_trained, said
 
 STARTUP = 8

@@ -37,7 +37,8 @@ from mlflow_llmops.steps._speed_grid import log_speed_grid
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.card import ModelCard, card_uri, log_card
 from mlflow_llmops.tracking.licence import licence_of
-from mlflow_llmops.tracking.lineage import log_data
+from mlflow_llmops.tracking.lineage import dataset_of, log_data
+from mlflow_llmops.tracking.phases import Phases
 from mlflow_llmops.tracking.references import LoadedModel, download, load_model
 from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, log_params
@@ -79,6 +80,7 @@ def apply_method(
 
     Raises ArtifactMismatch where the logged model does not answer as the one in memory.
     """
+    phases = Phases()
     method = table.build(name, options)
     chosen = {f"{name}.{option.name}": getattr(method, option.name) for option in method.options()}
     log_params({**chosen, f"{name}.seed": seed})
@@ -96,7 +98,8 @@ def apply_method(
     with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
         with run_session(run_id) as offered:
             hand_out(source.model, data, offered.work)
-            bounded = _apply(method, source.model, data, folder, seed)
+            with phases.doing(names.WORK_SECONDS):
+                bounded = _apply(method, source.model, data, folder, seed)
         return proven_link(
             {name: method},
             source,
@@ -109,6 +112,7 @@ def apply_method(
             seed,
             measure_seconds,
             grid_seconds,
+            phases,
         )
 
 
@@ -124,31 +128,39 @@ def proven_link(
     seed: int = 0,
     measure_seconds: float = 10.0,
     grid_seconds: float = 0.0,
+    phases: Phases | None = None,
 ) -> Link:
     """Log, measure and prove what `methods`, one or a chain of them, made of `source`, inside the active run.
 
-    `came` is the lineage of the source, `folder` one to work in. Raises ArtifactMismatch as `apply_method` does.
+    `came` is the lineage of the source, `folder` one to work in, `phases` the watch of a run that began before.
+
+    Raises ArtifactMismatch as `apply_method` does.
     """
     name, method = list(methods.items())[-1]
+    phases = phases or Phases()
     made = bounded.model
-    calibrate_budget(made, data.train.texts)
+    with phases.doing(names.WORK_SECONDS):
+        calibrate_budget(made, data.train.texts)
     info = log_text_model(made)
-    logged = _proven(made, info.model_uri, data)
-    baseline = with_answers(source, data, _empty(folder, "baseline"))
-    with _control(name, made.kind, source.model, data, _empty(folder, "control"), seed) as control:
-        measured, baseline_measured, rows = _measure(
-            name, baseline, logged, control, data, measure_seconds, grid_seconds
-        )
-    beside = [
-        measure_beside(each, baseline, logged, data, measure_seconds, partial(_empty, folder))
-        for each in methods.values()
-    ]
+    with phases.doing(names.PROOF_SECONDS):
+        logged = _proven(made, info.model_uri, data)
+    with phases.doing(names.MEASURING_SECONDS):
+        baseline = with_answers(source, data, _empty(folder, "baseline"))
+        with _control(name, made.kind, source.model, data, _empty(folder, "control"), seed) as control:
+            measured, baseline_measured, rows = _measure(
+                name, baseline, logged, control, data, measure_seconds, grid_seconds, phases
+            )
+        beside = [
+            measure_beside(each, baseline, logged, data, measure_seconds, partial(_empty, folder))
+            for each in methods.values()
+        ]
     for each in beside:
         measured |= each.now
         baseline_measured |= each.was
     measured |= bounded.measured
-    log_measurements(baseline_measured, names.BASELINE_PREFIX)
-    log_measurements(measured, model_id=info.model_id)
+    tested = dataset_of(data)
+    log_measurements(baseline_measured, names.BASELINE_PREFIX, info.model_id, tested)
+    log_measurements(measured, "", info.model_id, tested)
     said = verdict(measured, method.compresses, lacking(method.wants, this_cpu()))
     said = "; ".join(filter(None, (said, bounded.said, *(each.said for each in beside))))
     mlflow.set_tags(
@@ -186,6 +198,7 @@ def proven_link(
         run_id,
         logged.reference,
     )
+    log_measurements(phases.measurements())
     return Link(name, run_id, logged, measured, said, rows, tags, card, missed=bounded.missed)
 
 
@@ -265,6 +278,7 @@ def _measure(
     data: Splits,
     seconds: float,
     grid_seconds: float,
+    phases: Phases,
 ) -> tuple[Measurements, Measurements, tuple[Row, ...]]:
     """The candidate's measurements, the baseline's, and the rows of the report."""
     contenders = (Contender("baseline", baseline), Contender(name, candidate))
@@ -279,7 +293,8 @@ def _measure(
         for ratio, gain in gains(times[label], times[name]).items():
             now[ratio + names.IN_SAME_RUNTIME] = gain
         rows.insert(1, Row(label, measured[label], kind=control.kind))
-    log_pictures(contenders, data)
+    with phases.doing(names.TRACKING_SECONDS):
+        log_pictures(contenders, data)
     mlflow.set_tag(names.MEASURING, times[name].ended)
     if grid_seconds:
         controls = {label: control} if control else {}

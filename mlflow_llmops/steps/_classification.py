@@ -12,6 +12,7 @@ from mlflow_llmops.errors import DataError
 from mlflow_llmops.measure import quality as labels_quality
 from mlflow_llmops.measure.batch_drift import batch_drift
 from mlflow_llmops.measure.classes import by_class
+from mlflow_llmops.measure.device import measure_device
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 from mlflow_llmops.measure.rival import tfidf_answers
 from mlflow_llmops.measure.scorer import scorer_of
@@ -92,7 +93,11 @@ def speed(
         lambda texts: sum(map(len, scorers[first].encode(texts))),
         seconds,
     )
-    return times, {label: {**each.measurements(), **gains(times[first], each)} for label, each in times.items()}
+    device = measure_device(models, data.test.texts, {label: scorer.logits for label, scorer in scorers.items()})
+    return times, {
+        label: {**each.measurements(), **gains(times[first], each), **device.get(label, {})}
+        for label, each in times.items()
+    }
 
 
 def gains(was: Times, now: Times) -> Measurements:

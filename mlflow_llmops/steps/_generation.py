@@ -11,6 +11,7 @@ from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits, Texts
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.measure.completions import against_texts, alike, continuations
+from mlflow_llmops.measure.device import measure_device
 from mlflow_llmops.measure.generation import Written, complete, measure_generation, prompts_of, writing_gains
 from mlflow_llmops.measure.language import language, language_change
 from mlflow_llmops.measure.likelihood import likelihoods, score
@@ -93,8 +94,9 @@ def speed(
     times: dict[str, Times] = {
         label: LanguageTimes(**vars(each), written=written[label]) for label, each in scored.items()
     }
+    device = measure_device(models, texts, {label: partial(score, model) for label, model in models.items()})
     return times, {
-        label: {**each.measurements(), **written[label].measurements(), **gains(times[first], each)}
+        label: {**each.measurements(), **written[label].measurements(), **gains(times[first], each), **device[label]}
         for label, each in times.items()
     }
 

@@ -39,6 +39,9 @@ MinSpeedup = Annotated[float, "smallest speed-up that the gate accepts, at the i
 RecommendedDrop = Annotated[
     float | None, "largest loss of quality against the baseline that a recommended model may have; auto: any", Ge(0)
 ]
+RecommendedSpeedup = Annotated[
+    float | None, "smallest speed-up over the baseline, at the interval's low end, of it; auto: any", Gt(0)
+]
 RecommendedLatency = Annotated[float | None, "largest p95 latency of one text, in ms, of it; auto: any", Gt(0)]
 RecommendedSize = Annotated[float | None, "largest size on disk, in MiB, of it; auto: any", Gt(0)]
 TrustRemoteCode = Annotated[bool, "run Python code that comes with the model: only for sources you trust"]

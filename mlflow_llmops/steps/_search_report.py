@@ -7,8 +7,8 @@ import mlflow
 from rich.table import Table
 
 from mlflow_llmops import names
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.measure.measurement import Estimate, flat
-from mlflow_llmops.search.limits import Wanted
 from mlflow_llmops.search.study import DONE, Trial
 from mlflow_llmops.tracking.pareto import pareto_front, pareto_png
 from mlflow_llmops.tracking.report import Row, cell, layout_of

@@ -11,8 +11,9 @@ import optuna
 
 from mlflow_llmops import names
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.errors import ArtifactMismatch, ConfigError, DataError, MissingExtra, ModelError
+from mlflow_llmops.errors import ArtifactMismatch, ConfigError, DataError, LLMOpsError, MissingExtra, ModelError
 from mlflow_llmops.flavors.by_kind import log_text_model, save_text_model
+from mlflow_llmops.measure.limits import Wanted, said_missed
 from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.size import measure_size
 from mlflow_llmops.measure.verdict import verdict
@@ -21,18 +22,18 @@ from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.search.asked import speed_as_asked
 from mlflow_llmops.search.budget import Budget, Costs, OutOfTime
 from mlflow_llmops.search.kept import Workshop
-from mlflow_llmops.search.limits import Wanted, said_missed
 from mlflow_llmops.search.space import Chain, said, sketch_of
 from mlflow_llmops.search.study import DONE, FAILED, LEFT, Trial
 from mlflow_llmops.steps._side_by_side import counted
 from mlflow_llmops.steps._tasks import MEASURES
-from mlflow_llmops.tracking.lineage import log_data
+from mlflow_llmops.tracking.lineage import dataset_of, log_data
 from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, start_run
 from mlflow_llmops.tracking.session import run_session
 
-REFUSED = (ArtifactMismatch, ConfigError, DataError, MissingExtra, ModelError)
-"""What a chain may fail with and the search goes on; a full disk is none of them."""
+REFUSED = (ArtifactMismatch, ConfigError, DataError, MissingExtra, ModelError, RuntimeError, ValueError)
+"""What a chain may fail with and the search goes on: what this package refuses, and what torch, NNCF and the runtimes
+raise, since one trial of an hour's search must not end it. A full disk is none of them."""
 BASELINE, TRIAL = "baseline", "trial"
 
 
@@ -87,13 +88,16 @@ def run_trial(bench: Bench, trial: optuna.Trial, number: int, chain: Chain, best
                 mlflow.set_tag(names.VERDICT, f"not trained: {why}")
             else:
                 outcome = DONE
-                measured = _measure(bench, trial, made, text)
+                found = _measure(bench, trial, made)
+                measured = found[TRIAL]
                 missed = bench.wanted.missed(measured)
                 why = said_missed(missed)
+                # its model first, which the numbers are then linked to
                 if not missed and (best is None or bench.wanted.score(measured) > bench.wanted.score(best.measured)):
                     model = log_text_model(made).model_uri
+                _log_measured(bench, found, made.kind, text)
     except REFUSED as error:
-        outcome, why = FAILED, str(error)
+        outcome, why = FAILED, str(error) if isinstance(error, LLMOpsError) else f"{type(error).__name__}: {error}"
     except OutOfTime as error:
         outcome, why = LEFT, str(error)
     return Trial(number, text, outcome, why, run_id, measured, time.perf_counter() - start, model)
@@ -158,20 +162,24 @@ def _make(bench: Bench, trial: optuna.Trial, chain: Chain) -> TextModel:
     return made.model
 
 
-def _measure(bench: Bench, trial: optuna.Trial, made: TextModel, text: str) -> Measurements:
-    """Log what was measured, as every verb does."""
+def _measure(bench: Bench, trial: optuna.Trial, made: TextModel) -> dict[str, Measurements]:
     start = time.perf_counter()
     found = compared(bench.wanted, {BASELINE: bench.shop.teacher, TRIAL: made}, bench.dev, bench.seconds)
     seconds = time.perf_counter() - start
     bench.costs.saw_measuring(seconds)
     trial.set_user_attr("measuring", seconds)
-    log_measurements(found[BASELINE], names.BASELINE_PREFIX)
-    log_measurements(found[TRIAL])
+    return found
+
+
+def _log_measured(bench: Bench, found: Mapping[str, Measurements], kind: str, text: str) -> None:
+    """As every verb does."""
+    dataset = dataset_of(bench.shop.data, "dev")
+    log_measurements(found[BASELINE], names.BASELINE_PREFIX, dataset=dataset)
+    log_measurements(found[TRIAL], dataset=dataset)
     told = verdict(found[TRIAL])
-    mlflow.set_tags({names.VERDICT: told, names.KIND: made.kind})
-    rows = [Row(BASELINE, found[BASELINE]), Row(text, found[TRIAL], kind=made.kind)]
+    mlflow.set_tags({names.VERDICT: told, names.KIND: kind})
+    rows = [Row(BASELINE, found[BASELINE]), Row(text, found[TRIAL], kind=kind)]
     mlflow.log_text(markdown(rows, f"{text}: {told}", ["measured on dev"]), names.REPORT)
-    return found[TRIAL]
 
 
 def _size(model: TextModel) -> Measurements:

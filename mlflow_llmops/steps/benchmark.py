@@ -11,6 +11,7 @@ from mlflow_llmops import names
 from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.steps._options import (
     DOCSTRINGS,
@@ -23,13 +24,13 @@ from mlflow_llmops.steps._options import (
     RecommendedDrop,
     RecommendedLatency,
     RecommendedSize,
+    RecommendedSpeedup,
     TextColumn,
     TrustRemoteCode,
     data_params,
 )
 from mlflow_llmops.steps._side_by_side import Contender, with_answers
 from mlflow_llmops.steps.compare import measure_contenders, metric_safe, publish
-from mlflow_llmops.tracking.choice import Wanted
 from mlflow_llmops.tracking.outside import Outside, load_outside, measure_outside
 from mlflow_llmops.tracking.references import SCHEMES, asked, download, is_ours, load_model
 from mlflow_llmops.tracking.report import Row, table
@@ -50,13 +51,14 @@ def benchmark(
     task: Annotated[str, "text-classification or text-generation"] = "text-classification",
     measure_seconds: MeasureSeconds = 20.0,
     max_quality_drop: RecommendedDrop = None,
+    min_speedup: RecommendedSpeedup = None,
     max_latency_p95_ms: RecommendedLatency = None,
     max_size_mib: RecommendedSize = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> Outcome:
     """Measure models in turn on the same texts, and log one report with all of them."""
-    wanted = Wanted(max_quality_drop, max_latency_p95_ms, max_size_mib)
-    params = {"benchmark.models": models, **{f"benchmark.{key}": value for key, value in vars(wanted).items()}}
+    wanted = Wanted(max_quality_drop, min_speedup, max_latency_p95_ms, max_size_mib)
+    params = {"benchmark.models": models, **{f"benchmark.{key}": value for key, value in wanted.limits.items()}}
     params |= data_params("benchmark", data, text_column, label_column, eval_data, overlap)
     with start_run("benchmark", {names.VERB: "benchmark", names.TASK: task}, params) as run:
         references = _references(models)

@@ -17,6 +17,7 @@ from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.hardware import hardware_tags
 from mlflow_llmops.measure.energy import UNREADABLE
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.measure.measurement import Estimate
 from mlflow_llmops.measure.speed import Score
 from mlflow_llmops.models.tasks import task_named
@@ -32,6 +33,7 @@ from mlflow_llmops.steps._options import (
     RecommendedDrop,
     RecommendedLatency,
     RecommendedSize,
+    RecommendedSpeedup,
     TextColumn,
     TrustRemoteCode,
     data_params,
@@ -39,11 +41,10 @@ from mlflow_llmops.steps._options import (
 )
 from mlflow_llmops.steps._side_by_side import Contender, counted, log_pictures, side_by_side
 from mlflow_llmops.steps._tasks import MEASURES
-from mlflow_llmops.tracking.choice import Wanted
 from mlflow_llmops.tracking.comparison import Comparison, Made
-from mlflow_llmops.tracking.lineage import log_data
+from mlflow_llmops.tracking.lineage import dataset_of, in_this_store, log_data
 from mlflow_llmops.tracking.references import load_model
-from mlflow_llmops.tracking.report import Row, table
+from mlflow_llmops.tracking.report import Row, label_of, table
 from mlflow_llmops.tracking.run import log_measurements, start_run
 from mlflow_llmops.tracking.stored import made_in, runs_of, runs_of_experiment, stored_comparison
 
@@ -64,13 +65,14 @@ def compare(
     runs: Annotated[str | None, "run ids, with commas, whose stored numbers are compared; auto: none"] = None,
     experiment: Annotated[str | None, "experiment all of whose runs are compared as stored; auto: none"] = None,
     max_quality_drop: RecommendedDrop = None,
+    min_speedup: RecommendedSpeedup = None,
     max_latency_p95_ms: RecommendedLatency = None,
     max_size_mib: RecommendedSize = None,
 ) -> Outcome:
     """A report with a recommended model: of versions measured interleaved in one run, or of what runs have stored."""
     given = {"name": name, "runs": runs, "experiment": experiment}
-    wanted = Wanted(max_quality_drop, max_latency_p95_ms, max_size_mib)
-    params = {f"compare.{key}": value for key, value in {**given, "versions": versions, **vars(wanted)}.items()}
+    wanted = Wanted(max_quality_drop, min_speedup, max_latency_p95_ms, max_size_mib)
+    params = {f"compare.{key}": value for key, value in {**given, "versions": versions, **wanted.limits}.items()}
     if versions is not None:
         params |= data_params("compare", data, text_column, label_column, eval_data, overlap)
     with start_run("compare", {names.VERB: "compare"}, params) as run:
@@ -105,7 +107,14 @@ def measure_contenders(
     measured, times = side_by_side(asked, data, seconds, others=others)
     log_pictures(asked, data)
     rows = [
-        Row(each.label, measured[each.label], each.version, each.loaded.model.kind, reference=each.loaded.reference)
+        Row(
+            each.label,
+            measured[each.label],
+            each.version,
+            each.loaded.model.kind,
+            each.loaded.reference,
+            each.loaded.model_id,
+        )
         for each in asked
     ]
     rows += [Row(label, measured[label], kind="pyfunc") for label in others or {}]
@@ -122,11 +131,15 @@ def publish(
     name: str | None,
     wanted: Wanted | None = None,
     made: Sequence[Made] = (),
+    apart: bool = True,
 ) -> Comparison:
-    """Log the comparison to the active run, and point each version at it as its evidence."""
+    """Log the comparison to the active run, and point each version at it as its evidence; `apart` makes a nested run of
+    each model, which links its numbers to the logged model."""
     log_data(data)
     for row in rows:
         log_measurements(row.measured, f"{metric_safe(row.label)}/")
+    if apart:
+        _log_apart(rows, data)
     hardware = hardware_tags()[names.HARDWARE]
     found = Comparison(rows, notes, data.fingerprint, hardware, wanted or Wanted(), made)
     found.log()
@@ -134,6 +147,15 @@ def publish(
         if name and row.version:
             _point_at(name, row.version, run_id)
     return found
+
+
+def _log_apart(rows: Sequence[Row], data: Splits) -> None:
+    """A nested run for each model: MLflow compares runs and not the parts of one, by the names that all verbs use."""
+    dataset = dataset_of(data)
+    for row in rows:
+        tags = {names.KIND: row.kind, names.DATA_FINGERPRINT: data.fingerprint}
+        with start_run(label_of(row), tags, {}):
+            log_measurements(row.measured, "", in_this_store(row.model_id), dataset)
 
 
 def metric_safe(label: str) -> str:

@@ -14,6 +14,7 @@ from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError, GateFailed
 from mlflow_llmops.measure.gates import Limits
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.measure.measurement import Estimate
 from mlflow_llmops.methods import table
 from mlflow_llmops.models.scratch import SCRATCH
@@ -41,7 +42,6 @@ from mlflow_llmops.steps._side_by_side import Contender
 from mlflow_llmops.steps.compare import measure_contenders, publish
 from mlflow_llmops.steps.promote import promote, weigh
 from mlflow_llmops.steps.score import score
-from mlflow_llmops.tracking.choice import Wanted
 from mlflow_llmops.tracking.references import check_there, load_model
 from mlflow_llmops.tracking.report import Row
 from mlflow_llmops.tracking.report import table as shown_table
@@ -110,7 +110,7 @@ def main(
             source = link.result
         links = [registered(link, register_as) for link in links]  # all or none
         rows, notes = _compare(
-            links, splits, run.info.run_id, register_as, 2 * measure_seconds, Wanted(max_quality_drop)
+            links, splits, run.info.run_id, register_as, 2 * measure_seconds, Wanted(max_quality_drop=max_quality_drop)
         )
         shown = shown_table(rows, "Comparison with the teacher")
         limits = Limits(max_quality_drop, min_speedup)
@@ -174,7 +174,7 @@ def _compare(
         rows, notes = measure_contenders(contenders, data, seconds)
         made = made_in(runs_of(link.run_id for link in links))
         publish(rows, notes, data, run.info.run_id, register_as, wanted, made)
-    publish(rows, notes, data, parent, None, wanted, made)
+    publish(rows, notes, data, parent, None, wanted, made, apart=False)
     return rows, notes
 
 

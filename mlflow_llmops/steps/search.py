@@ -18,12 +18,12 @@ from mlflow_llmops import names
 from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError, DataError, GateFailed, ModelError
+from mlflow_llmops.measure.limits import Missed, Wanted, distance, said_missed
 from mlflow_llmops.methods._blocks import transformer_blocks
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
 from mlflow_llmops.search.budget import Budget, Costs, costs_of, parts_by_text
 from mlflow_llmops.search.kept import workshop
-from mlflow_llmops.search.limits import Missed, Wanted, distance, said_missed
 from mlflow_llmops.search.space import Chain, Space, default_space, read_space, said
 from mlflow_llmops.search.study import DONE, Study, Trial
 from mlflow_llmops.steps._accuracy_control import Bounded
@@ -77,6 +77,11 @@ def search(
         "largest loss at the interval's low end: of accuracy, or nats per token for text-generation; auto: no limit",
         Ge(0),
     ] = 0.02,
+    min_speedup: Annotated[
+        float | None,
+        "how fast: smallest speed-up over the uncut model, at the interval's low end; auto: no limit",
+        Gt(0),
+    ] = None,
     max_latency_p95_ms: Annotated[
         float | None, "largest p95 latency at the interval's high end: of one text, or of a call; auto: no limit", Gt(0)
     ] = None,
@@ -111,6 +116,7 @@ def search(
         "search.model": model,
         "search.objective": objective,
         "search.max_quality_drop": max_quality_drop,
+        "search.min_speedup": min_speedup,
         "search.max_latency_p95_ms": max_latency_p95_ms,
         "search.max_size_mib": max_size_mib,
         "search.batch_size": batch_size,
@@ -122,7 +128,9 @@ def search(
     }
     with start_run("search", {names.VERB: "search", names.TASK: task}, params, resume) as run:
         labelled = task_named(task).labelled
-        wanted = Wanted(task, objective, max_quality_drop, max_latency_p95_ms, max_size_mib, batch_size, length)
+        wanted = Wanted(
+            max_quality_drop, min_speedup, max_latency_p95_ms, max_size_mib, task, objective, batch_size, length
+        )
         if register_as is not None:
             check_name(register_as)
         if space is not None:

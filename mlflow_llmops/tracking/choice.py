@@ -1,21 +1,13 @@
 """Which of several measured models to take under a user's limits, and why each other one lost."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mlflow_llmops import names
+from mlflow_llmops.measure.limits import Missed, Wanted, distance, said_missed
 from mlflow_llmops.measure.measurement import Estimate
 from mlflow_llmops.tracking.pareto import SIDES, Side, estimate_of, measured_sides, pareto_front
-from mlflow_llmops.tracking.report import Row, label_of, layout_of
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Limits at the interval's worse end; `None` asks nothing."""
-
-    max_quality_drop: float | None = None
-    max_latency_p95_ms: float | None = None
-    max_size_mib: float | None = None
+from mlflow_llmops.tracking.report import LANGUAGE, Row, label_of, layout_of
 
 
 @dataclass(frozen=True)
@@ -30,16 +22,20 @@ class Choice:
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The fastest row that is proven to keep the limits; the first row is the baseline, which has no drop."""
     speed = ranked_by(rows)
-    failed = {label_of(row): _over(row, wanted, row is rows[0]) for row in rows}
+    if layout_of(rows) is LANGUAGE:
+        wanted = replace(wanted, task="text-generation")
+    failed = {
+        label_of(row): (wanted.asks_of_speed() if row is rows[0] else wanted).missed(row.measured) for row in rows
+    }
     kept = [row for row in rows if not failed[label_of(row)] and estimate_of(row, speed) is not None]
     kept.sort(key=lambda row: _value(row, speed), reverse=True)
     best = kept[0] if kept else None
     lost = {label_of(row): _why(row, best, rows, failed[label_of(row)], speed) for row in rows if row is not best}
     if best is not None:
-        return Choice(best, f"{label_of(best)} is the fastest that keeps the limits ({_asked(wanted)})", lost)
-    nearest = min(failed, key=lambda label: (len(failed[label]), label))
-    over = "; ".join(failed[nearest]) or "it was not timed"
-    return Choice(None, f"no model keeps the limits ({_asked(wanted)}); the nearest is {nearest}: {over}", lost)
+        return Choice(best, f"{label_of(best)} is the fastest that keeps the limits ({wanted.said()})", lost)
+    nearest = min(failed, key=lambda label: (distance(failed[label]), label))
+    over = said_missed(failed[nearest]) or "it was not timed"
+    return Choice(None, f"no model keeps the limits ({wanted.said()}); the nearest is {nearest}: {over}", lost)
 
 
 def ranked_by(rows: Sequence[Row]) -> str:
@@ -53,31 +49,9 @@ def fronts(rows: Sequence[Row]) -> dict[str, list[str]]:
     return {side.name: [label_of(row) for row in pareto_front(rows, side)] for side in measured_sides(rows)}
 
 
-def _over(row: Row, wanted: Wanted, is_baseline: bool) -> list[str]:
-    """What it misses, and what it was not measured for."""
-    missed = []
-    if wanted.max_quality_drop is not None and not is_baseline:
-        change = estimate_of(row, names.QUALITY_CHANGE)
-        if change is None:
-            missed.append("its quality was not compared with the baseline's")
-        elif change.low < -wanted.max_quality_drop:
-            missed.append(f"its quality may be {-change.low:.4g} lower, {wanted.max_quality_drop:g} is allowed")
-    bounds = (
-        (names.LATENCY_P95, wanted.max_latency_p95_ms, "p95 latency", "ms"),
-        (names.DISK, wanted.max_size_mib, "size", "MiB"),
-    )
-    for metric, most, said, unit in bounds:
-        found = estimate_of(row, metric)
-        if most is not None and found is None:
-            missed.append(f"its {said} was not measured")
-        elif most is not None and found is not None and found.high > most:
-            missed.append(f"its {said} may be {found.high:.4g} {unit}, {most:g} is allowed")
-    return missed
-
-
-def _why(row: Row, best: Row | None, rows: Sequence[Row], missed: Sequence[str], speed: str) -> str:
+def _why(row: Row, best: Row | None, rows: Sequence[Row], missed: Mapping[str, Missed], speed: str) -> str:
     if missed:
-        return "; ".join(missed)
+        return said_missed(missed)
     beaten = [each for side in SIDES if (each := _beaten(row, rows, side))]
     if beaten:
         return "; ".join(beaten)
@@ -106,15 +80,6 @@ def _beaten(row: Row, rows: Sequence[Row], side: Side) -> str:
     best = max(better, key=lambda pair: pair[0])[1]
     axis = side.axis
     return f"{label_of(best)} is at least as good with a {axis} of {_value(best, side.metric):.4g} to {mine.value:.4g}"
-
-
-def _asked(wanted: Wanted) -> str:
-    given = (
-        ("quality drop", wanted.max_quality_drop, ""),
-        ("p95 latency", wanted.max_latency_p95_ms, " ms"),
-        ("size", wanted.max_size_mib, " MiB"),
-    )
-    return ", ".join(f"{said} at most {most:g}{unit}" for said, most, unit in given if most is not None) or "none given"
 
 
 def _estimate(row: Row, name: str) -> Estimate:

@@ -8,8 +8,9 @@ from typing import Any
 import mlflow
 
 from mlflow_llmops import names
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.measure.measurement import Estimate
-from mlflow_llmops.tracking.choice import Choice, Wanted, choose, fronts, ranked_by
+from mlflow_llmops.tracking.choice import Choice, choose, fronts, ranked_by
 from mlflow_llmops.tracking.pareto import estimate_of, pareto_html, pareto_png
 from mlflow_llmops.tracking.report import Row, cell, label_of, layout_of
 

@@ -17,7 +17,7 @@ CONTEXTS = {"train": "training", "test": "evaluation"}
 def log_data(data: Splits) -> None:
     """Log the train and test splits as data sets of the active run, with counts and fingerprints; texts stay here."""
     for split, context in CONTEXTS.items():
-        mlflow.log_input(_dataset(getattr(data, split), f"{data.source} {split}"), context=context)
+        mlflow.log_input(dataset_of(data, split), context=context)
     overlap = {names.OVERLAP: str(data.overlap_removed), names.OVERLAP_KEPT: str(data.overlap_kept)}
     mlflow.set_tags({names.DATA_FINGERPRINT: data.fingerprint, **overlap})
 
@@ -46,6 +46,17 @@ def tags_of(model_id: str) -> dict[str, str]:
         return {}
 
 
-def _dataset(split: Texts, name: str) -> PandasDataset:
-    frame = pd.DataFrame({"text": split.texts, **({"label": split.labels} if split.labels else {})})
-    return from_pandas(frame, name=name, targets="label" if split.labels else None, digest=split.fingerprint)
+def dataset_of(data: Splits, split: str = "test") -> PandasDataset:
+    """What a metric of that split is linked to, by its name and fingerprint."""
+    found: Texts = getattr(data, split)
+    frame = pd.DataFrame({"text": found.texts, **({"label": found.labels} if found.labels else {})})
+    targets = "label" if found.labels else None
+    return from_pandas(frame, name=f"{data.source} {split}", targets=targets, digest=found.fingerprint)
+
+
+def in_this_store(model_id: str | None) -> str | None:
+    """The id where the tracking store has that logged model, to which metrics can be linked; None otherwise."""
+    try:
+        return MlflowClient().get_logged_model(model_id).model_id if model_id else None
+    except MlflowException:
+        return None

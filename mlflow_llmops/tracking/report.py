@@ -77,6 +77,8 @@ class Row:
     version: str = ""
     kind: str = "torch"
     reference: str = ""
+    model_id: str | None = None
+    """MLflow's id of the logged model, which its metrics are linked to."""
 
     def as_json(self) -> dict[str, Any]:
         return {

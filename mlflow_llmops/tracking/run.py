@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.data.dataset import Dataset
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.fluent import ActiveRun
@@ -94,10 +95,13 @@ def log_params(params: Mapping[str, Any]) -> None:
     mlflow.log_params(given)
 
 
-def log_measurements(measured: Measurements, prefix: str = "", model_id: str | None = None) -> None:
-    """Log values and the ends of their intervals to the run, and to the logged model where one is named."""
+def log_measurements(
+    measured: Measurements, prefix: str = "", model_id: str | None = None, dataset: Dataset | None = None
+) -> None:
+    """Log values and the ends of their intervals to the run, and to the logged model where one is named, linked to
+    the data set that they are of."""
     metrics = {prefix + name: value for name, value in flat(measured).items()}
-    mlflow.log_metrics(metrics, model_id=model_id)
+    mlflow.log_metrics(metrics, model_id=model_id, dataset=dataset)
 
 
 def _check_interrupted(run_id: str, name: str) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from mlflow_llmops import names
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.measure.measurement import Estimate
-from mlflow_llmops.search.limits import Wanted
 from mlflow_llmops.search.space import is_trained, read_space, said
 from mlflow_llmops.search.study import DONE, FAILED, LEFT, Study, Trial
 
@@ -14,7 +14,7 @@ SPACE = read_space(
     "prune.neurons(recovery=none) > distill.logits > none | prune.vocabulary > export.onnx | export.openvino",
     TASK,
 )
-WANTED = Wanted(TASK)
+WANTED = Wanted(max_quality_drop=0.02)
 
 
 def speed_of(chain: str) -> float:

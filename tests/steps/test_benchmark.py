@@ -37,7 +37,8 @@ def test_a_folder_a_logged_graph_and_an_endpoint_in_one_run(
     assert len(openai_server.seen) == len(tiny_texts.test), "each text is paid once"
     assert names.CALIBRATION_ERROR in first and names.LATENCY_P99 in first and names.COLD_START in first
     assert report["recommended"] in [row["label"] for row in report["rows"][:2]], "a limit on size needs a size"
-    assert "size was not measured" in next(why for label, why in report["lost"].items() if asked.endswith(label))
+    why = next(why for label, why in report["lost"].items() if asked.endswith(label))
+    assert "max_size_mib=1000 could not be measured" in why
     assert any("not in turn with the others" in note for note in report["notes"])
     found = {file.path for file in MlflowClient().list_artifacts(outcome.run_id)}
     assert {names.COMPARISON_PAGE, names.PARETO_PNG, names.CLASSES_TABLE, names.CONFUSION_PNG} <= found
@@ -102,7 +103,8 @@ def test_stored_runs_are_added_up_along_their_chain_and_nothing_is_measured(stor
     assert (change.value, change.low) == (pytest.approx(-0.03), pytest.approx(-0.05))
     report = outcome.values["report"].as_json()
     assert report["recommended"] == "prune.neurons"
-    assert "quality may be 0.05 lower" in report["lost"]["quantize.int8_static"]
+    why = report["lost"]["quantize.int8_static"]
+    assert "max_quality_drop=0.045 is missed by 0.005 (0.05 at the interval's end)" in why
     assert [(step["method"], step["of"]) for step in report["steps"]] == [
         ("finetune.full", "the source"),
         ("prune.neurons", "finetune.full"),

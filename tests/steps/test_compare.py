@@ -53,6 +53,24 @@ def test_versions_of_one_network_differ_in_speed_only(three_versions, tiny_data)
     assert MlflowClient().get_model_version_by_alias("m", names.CHAMPION).version == 2
 
 
+def test_each_model_has_a_run_of_its_own_whose_numbers_its_logged_model_has_with_their_data(
+    three_versions, tiny_data, tiny_texts
+):
+    outcome = compare("m", "1,2", str(tiny_data), measure_seconds=0.3)
+    inside = f"tags.`mlflow.parentRunId` = '{outcome.run_id}'"
+    runs = {run.info.run_name: run for run in mlflow.search_runs(filter_string=inside, output_format="list")}
+    assert set(runs) == {"v1 finetune.full", "v2 export.openvino"}
+    client = MlflowClient()
+    for row in outcome.values["rows"]:
+        run = runs[row.label]
+        assert {names.ACCURACY, names.SPEEDUP, names.LATENCY_P95 + names.HIGH, names.DISK} <= set(run.data.metrics)
+        logged = client.get_logged_model(row.model_id)
+        assert client.get_model_version("m", row.version).source in (logged.model_uri, logged.artifact_location)
+        linked = [each for each in logged.metrics if each.run_id == run.info.run_id]
+        assert {each.key: each.value for each in linked} == run.data.metrics
+        assert {each.dataset_digest for each in linked} == {tiny_texts.test.fingerprint}
+
+
 def test_a_place_is_taken_from_its_holder_only_by_a_comparison_that_says_something_about_it(three_versions, tiny_data):
     lax = {"max_quality_drop": 1.0, "min_speedup": 0.0, "remeasure": "never"}
     compare("m", "1,2,3", str(tiny_data), measure_seconds=0.5)

@@ -20,7 +20,7 @@ def quantized(store, tiny_folder, tiny_data):
     return mlflow.get_run(outcome.run_id)
 
 
-def test_one_run_holds_everything(quantized):
+def test_one_run_holds_everything(quantized, tiny_texts):
     metrics, tags = quantized.data.metrics, quantized.data.tags
     for name in MEASURED:
         assert metrics[name + names.LOW] <= metrics[name] <= metrics[name + names.HIGH]
@@ -44,6 +44,16 @@ def test_one_run_holds_everything(quantized):
     assert tags[names.RELOADED] == "same outputs"
     assert tags[names.HARDWARE] and tags[names.VERDICT] and tags[names.DATA_FINGERPRINT]
     assert {i.tags[0].value for i in quantized.inputs.dataset_inputs} == {"training", "evaluation"}
+    phases = [metrics[phase] for phase in names.PHASES]
+    assert all(seconds > 0 for seconds in phases)
+    assert sum(phases) <= (quantized.info.end_time - quantized.info.start_time) / 1000
+    beyond = metrics[names.PROOF_SECONDS] + metrics[names.TRACKING_SECONDS]
+    assert metrics[names.SHARE_BEYOND] == pytest.approx(beyond / sum(phases))
+    (output,) = quantized.outputs.model_outputs
+    linked = MlflowClient().get_logged_model(output.model_id).metrics
+    assert {each.key for each in linked} >= {*MEASURED, *COUNTED, names.BASELINE_PREFIX + names.ACCURACY}
+    assert {each.value for each in linked if each.key == names.ACCURACY} == {metrics[names.ACCURACY]}
+    assert {each.dataset_digest for each in linked if each.key in MEASURED} == {tiny_texts.test.fingerprint}
     report = mlflow.artifacts.load_text(f"runs:/{quantized.info.run_id}/{names.REPORT}")
     assert "baseline in openvino, fp32" in report  # a change of runtime is a row of its own
     assert "batch drift" in report

@@ -13,8 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError, GateFailed
+from mlflow_llmops.methods.prune.vocabulary import Vocabulary
 from mlflow_llmops.models.load import load
 from mlflow_llmops.search.space import read_space, said
+from mlflow_llmops.search.study import FAILED
 from mlflow_llmops.steps.parameters import run as run_verb
 from mlflow_llmops.steps.search import search
 
@@ -74,6 +76,21 @@ def test_it_finds_what_trying_everything_finds_and_a_second_search_makes_nothing
     assert second.values["best"].chain == smallest
     again = trials_of(second.run_id)
     assert not [each for each in again if "distill.logits/train/loss" in each.data.metrics]
+
+
+@pytest.mark.slow
+def test_a_trial_that_a_library_breaks_does_not_end_the_search(given, monkeypatch):
+    def broken(self, model, data, folder, seed=0):
+        raise RuntimeError("the compiler gave up")
+
+    monkeypatch.setattr(Vocabulary, "apply", broken)
+    given["space"] = "prune.vocabulary | prune.neurons(fraction=0.25; recovery=none)"
+    found = search(**given, max_quality_drop=1.0, sampler="grid")
+    assert found.values["best"].chain.startswith("prune.neurons")
+    failed = {trial.chain: trial.why for trial in found.values["trials"] if trial.outcome == FAILED}
+    assert failed == {"prune.vocabulary": "RuntimeError: the compiler gave up"}
+    run = next(each for each in trials_of(found.run_id) if each.info.run_name == "prune.vocabulary")
+    assert run.info.status == "FAILED"
 
 
 def _chain_in(path) -> str:

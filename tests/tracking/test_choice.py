@@ -6,8 +6,9 @@ import re
 import pytest
 
 from mlflow_llmops import names
+from mlflow_llmops.measure.limits import Wanted
 from mlflow_llmops.measure.measurement import Estimate
-from mlflow_llmops.tracking.choice import Wanted, choose, fronts, ranked_by
+from mlflow_llmops.tracking.choice import choose, fronts, ranked_by
 from mlflow_llmops.tracking.comparison import Comparison
 from mlflow_llmops.tracking.report import Row
 
@@ -47,6 +48,9 @@ ROWS = (
         ({"max_latency_p95_ms": 3.4}, None),
         ({"max_latency_p95_ms": 3.5}, "int8"),
         ({"max_size_mib": 9.0}, None),
+        ({"min_speedup": 3.98}, "int8"),
+        ({"min_speedup": 1.98, "max_quality_drop": 0.02}, "pruned"),
+        ({"min_speedup": 4.0}, None),
     ],
 )
 def test_the_fastest_that_is_proven_to_keep_the_limits(limits, best):
@@ -57,9 +61,10 @@ def test_the_fastest_that_is_proven_to_keep_the_limits(limits, best):
 
 def test_it_says_what_was_missed_by_how_much_and_which_is_nearest():
     choice = choose(ROWS, Wanted(max_size_mib=9.0, max_quality_drop=0.02))
-    assert "no model keeps the limits" in choice.said and "nearest is pruned" in choice.said
+    assert "no model keeps the limits" in choice.said and "nearest is int8" in choice.said
     assert choice.lost["int8"] == (
-        "its quality may be 0.025 lower, 0.02 is allowed; its size may be 10 MiB, 9 is allowed"
+        "max_quality_drop=0.02 is missed by 0.005 (0.025 at the interval's end); "
+        "max_size_mib=9 is missed by 1 (10 at the interval's end)"
     )
     assert "int8 is at least as good" in choose(ROWS, Wanted()).lost["worse"]
 
@@ -71,7 +76,7 @@ def test_what_was_not_measured_fails_a_limit_and_changes_the_ranking():
     assert choose(rows, Wanted()).recommended is endpoint
     limited = choose(rows, Wanted(max_size_mib=50, max_quality_drop=0.5, max_latency_p95_ms=50))
     assert limited.recommended is ROWS[2]
-    assert limited.lost["endpoint"].count("was not") == 3
+    assert limited.lost["endpoint"].count("could not be measured") == 3
 
 
 def test_each_front_has_those_that_none_beats_in_both():
