@@ -23,7 +23,8 @@ DONE, LEFT, FAILED = "measured", "not trained", "failed"
 
 @dataclass(frozen=True)
 class Trial:
-    """One that came to its end. `measured` is of dev; empty where it failed."""
+    """One that came to its end. `measured` is of dev: of a shape that was not trained its speed and size, and nothing
+    where it failed."""
 
     number: int
     chain: str

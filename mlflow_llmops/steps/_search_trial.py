@@ -81,7 +81,7 @@ def run_trial(bench: Bench, trial: optuna.Trial, number: int, chain: Chain, best
             run_id = run.info.run_id
             log_data(bench.shop.data)
             with run_session(run_id) as offered, _session.session(_watched(offered, bench.budget)):
-                outcome, why = LEFT, _hopeless(bench, trial, chain, best)
+                outcome, (why, measured) = LEFT, _hopeless(bench, trial, chain, best)
                 if not why:
                     made = _make(bench, trial, chain)
             if why:
@@ -129,11 +129,12 @@ def asked_for(wanted: Wanted, models: Mapping[str, TextModel], data: Splits, sec
     return speed_as_asked(models, data.test.texts, wanted.batch_size, wanted.length, seconds)
 
 
-def _hopeless(bench: Bench, trial: optuna.Trial, chain: Chain, best: Trial | None) -> str:
-    """Why training would be in vain, by the untrained shape, which is as fast and as large; empty where it may not."""
+def _hopeless(bench: Bench, trial: optuna.Trial, chain: Chain, best: Trial | None) -> tuple[str, Measurements]:
+    """Why training would be in vain, by the untrained shape, which is as fast and as large, and that one's speed and
+    size; nothing of both where it may not be."""
     sketch = sketch_of(chain)
     if not sketch or not any(part.trains for part in bench.shop.missing(chain)):
-        return ""
+        return "", {}
     made = _make(bench, trial, sketch)
     start = time.perf_counter()
     shape = compared(bench.wanted, {BASELINE: bench.shop.teacher, TRIAL: made}, bench.dev, bench.seconds, False)[TRIAL]
@@ -141,12 +142,13 @@ def _hopeless(bench: Bench, trial: optuna.Trial, chain: Chain, best: Trial | Non
     log_measurements(shape, names.UNTRAINED_PREFIX)
     missed = bench.wanted.asks_of_speed().missed(shape)
     if missed:
-        return said_missed(missed)
+        return said_missed(missed), shape
     if best is not None and bench.wanted.score(shape, _BETTER[bench.wanted.objective]) <= bench.wanted.score(
         best.measured
     ):
-        return f"by {bench.wanted.objective} its shape is no better than trial {best.number}, which keeps the limits"
-    return ""
+        why = f"by {bench.wanted.objective} its shape is no better than trial {best.number}, which keeps the limits"
+        return why, shape
+    return "", {}
 
 
 _BETTER = {"throughput": "high", "latency": "high", "size": "low"}

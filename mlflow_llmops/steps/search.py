@@ -248,16 +248,22 @@ def _best(trials: Sequence[Trial], wanted: Wanted) -> Trial | None:
 
 def _nothing(trials: Sequence[Trial], wanted: Wanted, why: str) -> GateFailed:
     """What to say where no trial keeps the limits: the nearest, and what it misses."""
-    measured = [trial for trial in trials if trial.outcome == DONE]
+    known = [trial for trial in trials if trial.measured]
+    measured = [trial for trial in known if trial.outcome == DONE] or known
     rest = f"{why}; nothing is registered"
     if not measured:
         reasons = dict.fromkeys(trial.why for trial in trials)
         said_why = f" ({'; '.join(reasons)})" if reasons else ""
         return GateFailed(f"no trial was measured{said_why}: {rest}; give more time (time_budget_min)")
-    nearest = min(measured, key=lambda trial: distance(wanted.missed(trial.measured)))
+
+    def missed(trial: Trial) -> dict[str, Missed]:
+        return (wanted if trial.outcome == DONE else wanted.asks_of_speed()).missed(trial.measured)
+
+    nearest = min(measured, key=lambda trial: distance(missed(trial)))
     error = GateFailed(
-        f"no chain keeps the limits on dev; the nearest is trial {nearest.number}, {nearest.chain}: "
-        f"{said_missed(wanted.missed(nearest.measured))}. {rest}; allow more time, or wider limits"
+        f"no chain keeps the limits on dev; the nearest is trial {nearest.number}, {nearest.chain}"
+        f"{'' if nearest.outcome == DONE else ', which was not trained'}: {said_missed(missed(nearest))}. {rest}; "
+        "allow more time, or wider limits"
     )
     error.shown = (trials_table(trials, wanted, None),)
     return error

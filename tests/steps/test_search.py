@@ -98,12 +98,19 @@ def _chain_in(path) -> str:
 
 
 @pytest.mark.slow
-def test_where_no_chain_keeps_the_limits_the_nearest_is_shown_and_nothing_is_registered(given):
-    nothing = (
-        r"(?s)the nearest is trial \d, prune.neurons.*max_size_mib=0.01 is missed by 0.0\d+.*nothing is registered"
-    )
+@pytest.mark.parametrize(
+    ("space", "trained"),
+    [(SPACE, ", which was not trained"), ("prune.neurons(fraction=0.25; recovery=none)", "")],
+    ids=["its shape says it", "measured"],
+)
+def test_where_no_chain_keeps_the_limits_the_nearest_is_shown_and_nothing_is_registered(
+    space, trained, given, store, monkeypatch
+):
+    monkeypatch.setenv("LLMOPS_WORK", str(store / "work"))  # in which nothing was made before
+    missed = "max_size_mib=0.01 is missed by 0.0"
+    nothing = rf"(?s)the nearest is trial 0, prune\.neurons[^:]*{trained}: {missed}.*nothing is registered"
     with pytest.raises(GateFailed, match=nothing) as refused:
-        search(**given, max_quality_drop=0.5, max_size_mib=0.01, register_as="tiny", max_trials=1)
+        search(**{**given, "space": space}, max_quality_drop=0.5, max_size_mib=0.01, register_as="tiny", max_trials=1)
     assert refused.value.exit_code == 3
     assert refused.value.shown
     assert MlflowClient().search_registered_models() == []
