@@ -82,6 +82,7 @@ def made(files, empty_database, tmp_path_factory) -> Path:
         called(["finetune", "--model", str(files.folder / "encoder"), *mine, *brief])
         small = ["--method", "int8_dynamic", "--speed-grid", "false", "--measure-seconds", "0.3"]
         called(["quantize", "--model", "models:/mine/1", *mine, *small])
+        mlflow.set_experiment("writer")
         writing = ["--data", str(files.texts), "--task", "text-generation"]
         called(["finetune", "--model", str(files.folder / "decoder"), *writer, *writing, *brief])
         for name, more in {"mine": ("2", "1", "2"), "writer": ("1", "1")}.items():
@@ -157,7 +158,9 @@ def test_the_commands_of_a_page(page, files, made, store, openai_server, monkeyp
     pd.DataFrame({"id": [1, 2], "text": ["the boat", None]}).to_parquet(store / "rows.parquet")
     if "models:/asked/1" in read(page):
         options = f"--endpoint-model m --prompt @{store}/prompt.txt --schema @{store}/label.json --register-as asked"
+        mlflow.set_experiment("asked")
         called(["register_openai", *options.split()])
+        mlflow.set_experiment("mine")
     for command in commands_of(page):
         if command.startswith("mlflow db"):
             line = ["-m", *shlex.split(command.replace("$MLFLOW_TRACKING_URI", mlflow.get_tracking_uri()))]

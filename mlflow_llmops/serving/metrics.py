@@ -20,6 +20,7 @@ misses = Counter("llmops_cache_misses", "Texts that were not")
 written = Counter("llmops_generated_tokens", "Tokens that were written")
 hung_up = Counter("llmops_hung_up", "Clients that left before their answer")
 changes = Counter("llmops_version_changes", "Versions that took over, and those that could not", ["outcome"])
+ready = Gauge("llmops_ready", "1 for a worker whose model is loaded", multiprocess_mode="liveall")
 version = Gauge("llmops_version", "The number of the version that serves", multiprocess_mode="liveall")
 
 

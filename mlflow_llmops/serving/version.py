@@ -140,6 +140,7 @@ class Followed:
         log.info("%s serves, after %s", self.version.uri, before.uri)
 
     def _said(self, version: Version) -> None:
+        metrics.ready.set(1)
         metrics.version.set(int(version.number) if version.number.isdigit() else 0)
 
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -82,9 +83,9 @@ def wait_until(holds: Callable[[], Any], seconds: float = 180) -> None:
 def workers(running: Running) -> list[int]:
     """Those whose model is loaded."""
     text = httpx.get(f"{running.url}/metrics", timeout=60).text
-    said = [line for line in text.splitlines() if line.startswith("llmops_version{")]
+    said = re.findall(r'^llmops_ready\{pid="(\d+)"\} ([\d.]+)$', text, flags=re.MULTILINE)
     alive = {child.pid for child in psutil.Process(running.process.pid).children()}
-    return [pid for line in said if (pid := int(line.partition('pid="')[2].partition('"')[0])) in alive]
+    return [int(pid) for pid, loaded in said if float(loaded) and int(pid) in alive]
 
 
 def connected(running: Running) -> socket.socket:
