@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,6 @@ from mlflow_llmops.names import HARDWARE
 from mlflow_llmops.tracking.signature import SIGNATURES
 
 WAYS = {"alone": {"gather": False, "memo_rows": 0}, "gathered": {"gather": True, "memo_rows": 0}}
-FIRST_PORT = 5710
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 CONSTANT = """
 import mlflow
@@ -114,8 +114,8 @@ def measured(folder: Path, texts: Sequence[str], given: argparse.Namespace) -> l
     lone: dict[str, list[float]] = {way: [] for way in WAYS}
     with ExitStack() as stack:
         ports = {}
-        for number, (way, config) in enumerate(WAYS.items()):
-            ports[way] = stack.enter_context(server(folder, FIRST_PORT + number, config))
+        for way, config in WAYS.items():
+            ports[way] = stack.enter_context(server(folder, config))
             asked(ports[way], [next(taken) for _ in range(4 * given.clients)], given.clients)
         for turn in range(given.rounds):
             batch = [next(taken) for _ in range(given.requests)]
@@ -138,8 +138,10 @@ def measured(folder: Path, texts: Sequence[str], given: argparse.Namespace) -> l
 
 
 @contextmanager
-def server(folder: Path, port: int, config: dict[str, object]) -> Iterator[int]:
-    """A real server of the model in `folder`, ended with the block."""
+def server(folder: Path, config: dict[str, object]) -> Iterator[int]:
+    """A real server of the model in `folder`, on a port that nobody has, ended with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = {**os.environ, "PATH": path, "MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps(config)}
     environ.setdefault("OMP_NUM_THREADS", str(default_threads()))

@@ -57,21 +57,13 @@ def save_model(
     keep_example(saved, path)
     pyfunc = saved.flavors["python_function"]
     pyfunc["loader_module"] = __name__
-    pyfunc["config"] = {**pyfunc.get("config", {}), **defaults_of(model.task).stored()}
+    pyfunc["config"] = {**pyfunc.get("config", {}), **EngineOptions().stored()}
     saved.save(str(Path(path) / "MLmodel"))
-
-
-def defaults_of(task: str) -> EngineOptions:
-    """What a version is opened with unless told otherwise. A classifier in torch asks for Python's lock at each of its
-    small operations, and where a server's threads want it too a batch waits longer than it saves
-    (`benchmarks/serving.py`)."""
-    return EngineOptions(gather=task == "text-generation")
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> LabelPredictor | CompletionPredictor:
     """MLflow calls this with the folder of the artifact."""
-    folder = Path(path)
-    options = EngineOptions.of(model_config, defaults_of(task_of(folder)))
+    folder, options = Path(path), EngineOptions.of(model_config)
     trusted = bool((Model.load(str(folder / "MLmodel")).metadata or {}).get(OWN_CODE))
     if task_of(folder) == "text-generation":
         return CompletionPredictor(Handle(_open_writer, folder, options, PARTS, (trusted,)))

@@ -16,6 +16,8 @@ from mlflow_llmops.serving.settings import Settings
 
 Message = MutableMapping[str, Any]
 AGAIN = {"Retry-After": "1"}
+MOST_AHEAD, SLICE = 100, 4096
+"""Requests that a client may send on one connection before it has the answers; bytes that are looked at together."""
 settings = cache(Settings.from_environment)
 
 
@@ -46,7 +48,12 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11's o
             return
         if self.state in (FRESH, IDLE):
             self._stay(OPEN)
-        super().data_received(data)
+        for start in range(0, len(data), SLICE):
+            # httptools reads all requests that are there; with h11 the next one waits in the socket
+            if len(getattr(self, "pipeline", ())) > MOST_AHEAD:
+                self.transport.abort()
+                return
+            super().data_received(data[start : start + SLICE])
 
     def pause_writing(self) -> None:
         super().pause_writing()

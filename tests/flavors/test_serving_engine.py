@@ -66,7 +66,7 @@ def test_threads_get_their_own_answers_in_fewer_runs_than_calls(saved, tiny_text
     requests = [[text, None] if i % 7 == 0 else [text] for i, text in enumerate(texts)]
     alone = load(saved / kind, gather=False, memo_rows=0)
     expected = [alone.predict(request) for request in requests]
-    model = load(saved / kind, gather=True, memo_rows=0)
+    model = load(saved / kind, memo_rows=0)
     answers = at_once(model.predict, requests)
     for answer, wanted in zip(answers, expected, strict=True):
         assert answer["label"].tolist() == wanted["label"].tolist()
@@ -176,10 +176,7 @@ def test_a_version_that_was_logged_before_there_were_options_still_loads(tiny_ex
     assert EngineOptions.of({"batch_size": 32}) == EngineOptions()
 
 
-def test_where_a_score_hangs_on_its_batch_nothing_is_gathered_or_remembered_unless_asked_for(
-    saved, tiny_exported, tmp_path
-):
-    assert "calls" not in counts(load(saved / "torch")) and "calls" in counts(load(saved / "writer"))
+def test_where_a_score_hangs_on_its_batch_nothing_is_gathered_or_remembered_unless_asked_for(tiny_exported, tmp_path):
     for kind, precision, memo, gathers in (
         ("onnx", "int8 dynamic", 0, False),
         ("onnx", "fp32", 10_000, False),

@@ -1,4 +1,4 @@
-"""The README's stream: a batch that is tried again replaces what it wrote."""
+"""The stream of the pages: a batch that is tried again replaces what it wrote."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.registry.versions import register
 
 pytestmark = pytest.mark.spark
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
 
 
 def test_each_row_of_a_stream_is_scored_once_though_a_batch_is_tried_again(spark, store, tiny_exported, tiny_texts):
@@ -23,7 +23,7 @@ def test_each_row_of_a_stream_is_scored_once_though_a_batch_is_tried_again(spark
     for i in range(2):
         rows = {"id": range(i * 10, i * 10 + 10), "text": tiny_texts.test.texts[i * 10 : i * 10 + 10]}
         pd.DataFrame(rows).to_parquet(store / "arriving" / f"{i}.parquet")
-    [example] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "foreachBatch" in block]
+    [example] = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "foreachBatch" in block]
 
     def run() -> None:
         reader = spark.readStream.schema("id long, text string").option("maxFilesPerTrigger", 1)
