@@ -51,6 +51,7 @@ ifdef DATA # a folder with clinc150/, sst2/ and tinyshakespeare/: hours on 2 cor
 	python benchmarks/int8.py --data $(DATA)
 	python benchmarks/pruning.py --data $(DATA)
 	python benchmarks/search.py --data $(DATA)
+	python benchmarks/overhead.py --data $(DATA)
 endif
 
 ui: $(VENV)/base ## the MLflow UI at http://127.0.0.1:5000
