@@ -69,12 +69,32 @@ def _supervise(settings: Settings, listening: socket.socket, ready: Any) -> None
         os.environ[METRICS] = folder  # before prometheus_client is imported, here and in the workers
         stand_in = _stand_in(Path(folder), settings)
         ready()
-        supervisor = Multiprocess(config, sockets=[listening])
+        supervisor = Supervisor(config, sockets=[listening])
         supervisor.run()
         if stand_in:
             stand_in.stop()
     if any(process.exitcode == uvicorn.config.STARTUP_FAILURE for process in supervisor.processes):
         raise ModelError(f"model={settings.model} does not load in a worker; the lines above say why")
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which sees at once that a worker died while it was asked whether it lives.
+
+    uvicorn keeps the worker's end of the pipe open beside the worker, so that the pipe of a dead one does not end, and
+    a worker that was killed between question and answer would be missed for HEALTH_SECONDS.
+    """
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        self._let_go()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for process in self.processes:
+            process.child_conn.close()
 
 
 def _stand_in(folder: Path, settings: Settings) -> Any:

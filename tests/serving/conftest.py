@@ -88,6 +88,11 @@ def workers(running: Running) -> list[int]:
     return [int(pid) for pid, loaded in said if float(loaded) and int(pid) in alive]
 
 
+def replaced(running: Running, victim: int) -> bool:
+    """Whether one of two workers is another one now."""
+    return len(found := workers(running)) == 2 and victim not in found
+
+
 def connected(running: Running) -> socket.socket:
     """For what no client library would send."""
     host, port = running.url.removeprefix("http://").split(":")

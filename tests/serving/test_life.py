@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_llmops.engines.artifact import DESCRIPTION
 from mlflow_llmops.flavors.by_kind import save_text_model
 from mlflow_llmops.flavors.exported_text import DATA
-from tests.serving.conftest import Running, serving, wait_until, workers
+from tests.serving.conftest import Running, replaced, serving, wait_until, workers
 
 NAME, TEXT = "tiny", "an oven with butter and flour"
 
@@ -126,7 +126,7 @@ def test_a_worker_that_is_killed_costs_what_it_held_and_is_replaced(two_workers)
     with Asking(two_workers, threads=8) as asking:
         wait_until(lambda: len(asking.got) > 40)
         psutil.Process(killed).send_signal(signal.SIGKILL)
-        wait_until(lambda: len(workers(two_workers)) == 2 and killed not in workers(two_workers))
+        wait_until(lambda: replaced(two_workers, killed))
     wrong = [status for status, _ in asking.got if status not in (200, 429)]
     # 0: a client that sent on a connection between two requests in the very moment in which it closed
     assert set(wrong) <= {0, 502} and len(wrong) <= 8
