@@ -2,7 +2,7 @@
 
 The model: all-MiniLM-L6-v2 fine-tuned as by `distillation.py`, in whose `--work` folder it is looked for. The search
 runs as a user runs it, with a tracking store in `--work`; `--resume RUN_ID` goes on in one that was stopped. Then all
-of these score the same test texts in turn (A B A B ...), from strings to labels:
+of these score the same test texts in turn, from strings to labels:
 
 - `pipeline`, fp32, at its best batch size of 1, 8 and 32 (chosen before, on a part of dev);
 - `engine`: the same network in torch, fp32, through the token-budget engine;
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from distillation import trained_teacher
+from distillation import STUDENT, trained_teacher
 from rich.console import Console
 from rich.table import Table
 from transformers import pipeline
@@ -51,12 +51,12 @@ BATCH_SIZES = (1, 8, 32)
 PROBE = 256
 """Texts of dev that the pipeline's batch size is chosen on."""
 SPACE = (
-    "none | prune.layers(count={third}; recovery=none) | prune.layers(count={half}; recovery=none) "
-    "> none | prune.neurons(fraction=0.5; recovery=none) > distill.hidden(epochs={epochs:g}) | "
-    "distill.logits(epochs={epochs:g}) > prune.vocabulary > quantize.int8_static"
+    "none | prune.layers(count={cut}; recovery=none) "
+    "> distill.logits({schedule}) | distill.logits(student=layers:{kept}; {schedule}) "
+    "> prune.vocabulary > quantize.int8_static"
 )
-"""Of the default space what can be ten times as fast in an eighth of the size: the embeddings alone take more than
-that while they have all their tokens. A third or half of the blocks are left."""
+"""What can be ten times as fast in an eighth of the size: the embeddings alone take more than that while they have all
+their tokens. The blocks that change least go until a third is left, or every other one is copied."""
 
 
 def main() -> None:
@@ -68,7 +68,6 @@ def main() -> None:
     parser.add_argument("--sets", default="clinc150,sst2")
     parser.add_argument("--minutes", type=float, default=60.0, help="the search's time budget, for each set")
     parser.add_argument("--drop", type=float, default=0.035, help="loss of accuracy at the interval's low end")
-    parser.add_argument("--epochs", type=float, default=6.0, help="of each training")
     parser.add_argument("--of-size", type=float, default=0.125, help="share of the teacher's size that may be left")
     parser.add_argument("--space", help="instead of the one above; auto: the default of search")
     parser.add_argument("--trials", type=int, help="at most")
@@ -93,7 +92,8 @@ def run_one(name: str, given: argparse.Namespace) -> None:
     folder = given.work / f"search-teacher-{name}"
     teacher.save(folder)
     layers = teacher.network.config.num_hidden_layers
-    space = given.space or SPACE.format(third=layers - layers // 3, half=layers - layers // 2, epochs=given.epochs)
+    schedule = "; ".join(f"{option}={value:g}" for option, value in STUDENT[name].items())
+    space = given.space or SPACE.format(cut=layers - layers // 3, kept=layers // 2, schedule=schedule)
     console = Console(width=150)
     try:
         found = search(
@@ -103,7 +103,7 @@ def run_one(name: str, given: argparse.Namespace) -> None:
             max_size_mib=given.of_size * mib(teacher, given.work / "search-exported"),
             time_budget_min=given.minutes,
             space=None if space == "auto" else space,
-            epochs=given.epochs,
+            epochs=STUDENT[name]["epochs"],
             max_trials=given.trials,
             measure_seconds=given.seconds / 4,
             register_as=f"bench-{name}",

@@ -14,6 +14,7 @@ from mlflow_llmops.batching.plan import NEW_TOKENS, TOKEN_BUDGET
 from mlflow_llmops.measure.intervals import quantile_interval
 from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.speed import FEWEST_ROUNDS, WARM_UPS
+from mlflow_llmops.measure.turns import turns
 from mlflow_llmops.models.text_model import TextModel
 
 PROMPT_CHARACTERS = 32
@@ -94,11 +95,11 @@ def measure_generation(
     prompts = prompts[:TIMED_PROMPTS]
     long = [text for text in dict.fromkeys(texts or prompts) if text.strip()]
     rows: dict[str, list[tuple[float, ...]]] = {label: [] for label in models}
+    order = turns(list(models))
     end, rounds = time.perf_counter() + seconds, -WARM_UPS
     with tqdm(total=round(seconds), desc="measuring generation", bar_format="{l_bar}{bar}| {elapsed}") as bar:
         while rounds < FEWEST_ROUNDS or time.perf_counter() < end:
-            turn = rounds % len(models)
-            for label in [*models][turn:] + [*models][:turn]:
+            for label in next(order):
                 together = _timed(generators[label], prompts, new)
                 alone = _timed(generators[label], [prompts[rounds % len(prompts)]], new)
                 first, _ = _timed(generators[label], [long[rounds % len(long)]], 1)

@@ -1,4 +1,4 @@
-"""Inference time, measured on the machine at hand: all models in turn (A B A B ...), so that drift meets them alike."""
+"""Inference time, measured on the machine at hand: all models in turn, so that drift meets them alike."""
 
 import math
 import time
@@ -12,6 +12,7 @@ from mlflow_llmops import names
 from mlflow_llmops.measure.energy import EnergyCounter, energy_counter
 from mlflow_llmops.measure.intervals import quantile_interval
 from mlflow_llmops.measure.measurement import Estimate, Measurements
+from mlflow_llmops.measure.turns import turns
 
 Score = Callable[[Sequence[str]], object]
 """Scores texts, from strings to numbers: tokenising is part of what a user waits for."""
@@ -71,16 +72,17 @@ def measure_speed(
     singles: int = SINGLES,
     narrow: float = NARROW,
     clock: Clock = time.perf_counter,
+    random: np.random.Generator | None = None,
 ) -> dict[str, Times]:
     """Time every model on the same texts after a warm-up, until the speed-up of each against the first is known to
     within `narrow` of itself (of one model alone, its rate), or `seconds` are over.
 
     The sample is what the slowest model scores in a `ROUNDS`th of the time: only among many texts, as a job has, are
     large batches of one length. In each round every model scores it once as a whole, then each `singles` texts one by
-    one after a call that is not timed; the order of the models turns by one from round to round. `tokens` counts the
-    sample's tokens.
+    one after a call that is not timed; the order of the models is drawn each time (`turns.py`), by `random` where it is
+    given. `tokens` counts the sample's tokens.
     """
-    labels = list(models)
+    labels, order = list(models), turns(list(models), random)
     # a repeated text is scored once, which is no speed
     distinct = list(dict.fromkeys(texts))
     sample = _sample(models, distinct, max(SECONDS_A_ROUND, seconds / ROUNDS), clock)
@@ -96,13 +98,12 @@ def measure_speed(
     rounds, width = 0, math.inf
     with tqdm(total=round(seconds), desc="measuring speed", unit="s", bar_format="{l_bar}{bar}| {elapsed}") as bar:
         while rounds < FEWEST_ROUNDS or (clock() - start < seconds and width > narrow):
-            turn = rounds % len(labels)
             picked = [sample[(rounds * singles + i) % len(sample)] for i in range(singles)]
-            for label in labels[turn:] + labels[:turn]:
+            for label in next(order):
                 spent, used = _seconds_and_joules(models[label], sample, clock, counter)
                 batch[label].append(spent)
                 joules[label] += used
-            for label in labels[turn:] + labels[:turn]:
+            for label in next(order):
                 models[label](picked[:1])  # untimed: another runtime's threads still spin
                 single[label] += [_seconds(models[label], [text], clock) for text in picked]
             rounds += 1

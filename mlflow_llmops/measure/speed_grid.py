@@ -14,6 +14,7 @@ from mlflow_llmops.measure.intervals import quantile_interval
 from mlflow_llmops.measure.measurement import Estimate, Measurements
 from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.measure.speed import FEWEST_ROUNDS
+from mlflow_llmops.measure.turns import turns
 from mlflow_llmops.models.text_model import TextModel
 
 MOST_ROUNDS = 31
@@ -123,13 +124,12 @@ def _timed(
     models: Mapping[str, TextModel], shapes: Mapping[Cell, _Shape], rounds: Mapping[Cell, int]
 ) -> dict[Cell, dict[str, np.ndarray]]:
     """The cells take turns too, so that a busy moment of the machine meets several of them and fills none."""
-    labels = list(models)
+    labels, order = list(models), turns(list(models))
     seconds: dict[Cell, dict[str, list[float]]] = {cell: {label: [] for label in labels} for cell in shapes}
     with tqdm(total=sum(rounds.values()), desc="measuring speed by batch size and length") as bar:
         for number in range(max(rounds.values(), default=0)):
-            turn = number % len(labels)
             for cell in (cell for cell, count in rounds.items() if number < count):
-                for label in labels[turn:] + labels[:turn]:
+                for label in next(order):
                     calls = [_seconds(models[label], shapes[cell].batches[label]) for _ in range(shapes[cell].calls)]
                     seconds[cell][label].append(calls[-1])
                 bar.update()
