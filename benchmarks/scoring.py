@@ -40,6 +40,7 @@ from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.hardware import hardware_tags
 from mlflow_llmops.measure.intervals import quantile_interval
 from mlflow_llmops.measure.measurement import Estimate
+from mlflow_llmops.measure.turns import turns
 from mlflow_llmops.methods import table
 from mlflow_llmops.models.load import load
 from mlflow_llmops.models.scratch import small_encoder
@@ -109,12 +110,11 @@ class Race:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self, repeats: int) -> "Race":
-        """After a round that is not timed; the order turns by one from round to round."""
-        labels = list(self.ways)
-        self.seconds = {label: [] for label in labels}
+        """After a round that is not timed; the order is drawn for each."""
+        order = turns(list(self.ways))
+        self.seconds = {label: [] for label in self.ways}
         for repeat in range(repeats + 1):
-            turn = repeat % len(labels)
-            for label in labels[turn:] + labels[:turn]:
+            for label in next(order):
                 seconds = _seconds(self.ways[label])
                 if repeat:
                     self.seconds[label].append(seconds)

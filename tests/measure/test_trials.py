@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlflow_llmops.measure.measurement import Estimate
-from mlflow_llmops.measure.speed import FEWEST_ROUNDS, Times, measure_speed, speedup
+from mlflow_llmops.measure.speed import FEWEST_ROUNDS, SINGLES, Times, latency_speedup, measure_speed, speedup
 
 TEXTS = [f"text {i}" for i in range(2000)]
 TRIALS = 40
@@ -71,6 +71,17 @@ def test_a_model_against_itself_covers_one():
 def test_a_machine_with_a_period_favours_nobody():
     found = [trial(seed, 1.0, 0.02, Periodic)[0] for seed in range(TRIALS)]
     assert sum(ratio.low <= 1 <= ratio.high for ratio in found) >= AT_LEAST
+
+
+def test_what_slows_all_texts_of_a_round_is_seen_once_and_not_once_for_each():
+    covered = 0
+    for seed in range(TRIALS):
+        random = np.random.default_rng(seed)
+        slowed = np.exp(random.normal(0, 0.05, (2, 20, 1)) + random.normal(0, 0.005, (2, 20, SINGLES)))
+        baseline, candidate = (Times(each[:, 0], each.ravel(), 1, 1) for each in slowed)
+        ratio = latency_speedup(baseline, candidate)
+        covered += ratio.low <= 1 <= ratio.high
+    assert covered >= AT_LEAST
 
 
 def test_five_percent_are_found_and_never_with_the_wrong_sign():
