@@ -111,7 +111,7 @@ class Race:
 
     def run(self, repeats: int) -> "Race":
         """After a round that is not timed; the order is drawn for each."""
-        order = turns(list(self.ways))
+        order = turns(self.ways)
         self.seconds = {label: [] for label in self.ways}
         for repeat in range(repeats + 1):
             for label in next(order):

@@ -18,10 +18,8 @@ from mlflow_llmops.names import HARDWARE
 
 TEXTS = [f"text {i}" for i in range(2000)]
 SIDE = 128
-
-
 MATRIX = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
-"""One for both sides: where a matrix lies in memory is worth some thousandths of the time, which the trials find."""
+"""One for both sides: where a matrix lies in memory may be worth some thousandths of the time."""
 
 
 def network(products: int) -> Callable[[Sequence[str]], object]:

@@ -95,7 +95,7 @@ def measure_generation(
     prompts = prompts[:TIMED_PROMPTS]
     long = [text for text in dict.fromkeys(texts or prompts) if text.strip()]
     rows: dict[str, list[tuple[float, ...]]] = {label: [] for label in models}
-    order = turns(list(models))
+    order = turns(models)
     end, rounds = time.perf_counter() + seconds, -WARM_UPS
     with tqdm(total=round(seconds), desc="measuring generation", bar_format="{l_bar}{bar}| {elapsed}") as bar:
         while rounds < FEWEST_ROUNDS or time.perf_counter() < end:

@@ -82,7 +82,7 @@ def measure_speed(
     one after a call that is not timed; the order of the models is drawn each time (`turns.py`), by `random` where it is
     given. `tokens` counts the sample's tokens.
     """
-    labels, order = list(models), turns(list(models), random)
+    labels, order = list(models), turns(models, random)
     # a repeated text is scored once, which is no speed
     distinct = list(dict.fromkeys(texts))
     sample = _sample(models, distinct, max(SECONDS_A_ROUND, seconds / ROUNDS), clock)

@@ -124,8 +124,8 @@ def _timed(
     models: Mapping[str, TextModel], shapes: Mapping[Cell, _Shape], rounds: Mapping[Cell, int]
 ) -> dict[Cell, dict[str, np.ndarray]]:
     """The cells take turns too, so that a busy moment of the machine meets several of them and fills none."""
-    labels, order = list(models), turns(list(models))
-    seconds: dict[Cell, dict[str, list[float]]] = {cell: {label: [] for label in labels} for cell in shapes}
+    order = turns(models)
+    seconds: dict[Cell, dict[str, list[float]]] = {cell: {label: [] for label in models} for cell in shapes}
     with tqdm(total=sum(rounds.values()), desc="measuring speed by batch size and length") as bar:
         for number in range(max(rounds.values(), default=0)):
             for cell in (cell for cell, count in rounds.items() if number < count):

@@ -6,13 +6,13 @@ meet, one model is slowed again and again, and an interval is narrow around a wr
 the machine does, so that the interval of their median ratio covers 1 as often as it says.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 
-def turns(labels: Sequence[str], random: np.random.Generator | None = None) -> Iterator[list[str]]:
+def turns(labels: Iterable[str], random: np.random.Generator | None = None) -> Iterator[list[str]]:
     """Orders of the labels without end, by `random` where the same ones must come again."""
-    drawn = random or np.random.default_rng()
+    drawn, known = random or np.random.default_rng(), list(labels)
     while True:
-        yield [labels[i] for i in drawn.permutation(len(labels))]
+        yield [known[i] for i in drawn.permutation(len(known))]
