@@ -102,7 +102,7 @@ def _default(default: str | None) -> dict[str, Any]:
 def _run(work: "Callable[[dict[str, str]], Outcome]", values: dict[str, str]) -> None:
     from rich.console import Console
 
-    from mlflow_llmops.methods._ranks import is_main
+    from mlflow_llmops.methods._launch import is_main
 
     if is_main():
         # a run that a scheduler ends says FAILED, and leaves no temporary files

@@ -4,7 +4,6 @@ The first one is the run: it tracks, asks the teacher and the endpoint, measures
 it, and get all that they need from it.
 """
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -15,21 +14,12 @@ from accelerate import PartialState
 from torch import distributed
 
 from mlflow_llmops.errors import ConfigError, MainStopped
+from mlflow_llmops.methods._launch import is_main, processes
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
 """The first process may ask a teacher for days while the others wait."""
-
-
-def processes() -> int:
-    """How many train together; 1 where no launcher started this process."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def is_main() -> bool:
-    """Whether this is the first of them."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def share_of(batch_size: int) -> int:

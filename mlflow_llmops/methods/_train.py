@@ -27,8 +27,9 @@ from mlflow_llmops import names
 from mlflow_llmops.errors import LLMOpsError
 from mlflow_llmops.hardware import hardware_tags
 from mlflow_llmops.methods import _session
+from mlflow_llmops.methods._launch import processes
 from mlflow_llmops.methods._losses import Loss, label_loss, total
-from mlflow_llmops.methods._ranks import from_main, processes, share_of, wait_for_all
+from mlflow_llmops.methods._ranks import from_main, share_of, wait_for_all
 from mlflow_llmops.methods._rows import Batch, Row, collate, hide_tokens
 from mlflow_llmops.models.text_model import TextModel
 

@@ -2,24 +2,15 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
 from mlflow_llmops.data.texts import Splits
-from mlflow_llmops.errors import ConfigError, ModelError
+from mlflow_llmops.errors import ModelError
+from mlflow_llmops.methods.option import Option, checked, described
 from mlflow_llmops.models.text_model import TextModel
-
-
-@dataclass(frozen=True)
-class Option:
-    """One field of a method, as the command line, MLproject and the documentation show it."""
-
-    name: str
-    text: str
-    default: Any
 
 
 @dataclass(frozen=True)
@@ -110,32 +101,6 @@ def _check_weights(net: PreTrainedModel) -> None:
         )
     if getattr(net.config, "quantization_config", None) is not None:
         raise ModelError("this model is already quantized; start from the version it was made from")
-
-
-AUTO = "auto"
-"""How an option that may be None is written where only strings are: in MLproject and on the command line."""
-
-
-def checked(name: str, annotation: Any, value: Any) -> Any:
-    """`value` as `annotation` wants it, from its own type or from a string.
-
-    Raises ConfigError, naming the option, where it does not fit.
-    """
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
-    try:
-        return adapter.validate_python(None if value in (AUTO, "") and _may_be_none(annotation) else value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ConfigError(f"{name}={value!r}: {reason[0].lower()}{reason[1:]}") from error
-
-
-def described(annotation: Any) -> str:
-    """The text in `Annotated[..., "text", ...]`."""
-    return next(part for part in annotation.__metadata__ if isinstance(part, str))
-
-
-def _may_be_none(annotation: Any) -> bool:
-    return type(None) in get_args(get_args(annotation)[0])
 
 
 def _hints(cls: type[Method]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_llmops.errors import ConfigError
-from mlflow_llmops.methods.method import Method
+
+if TYPE_CHECKING:
+    from mlflow_llmops.methods.method import Method
 
 ENTRY_POINT_GROUP = "mlflow_llmops.methods"
 
@@ -59,7 +61,7 @@ def names(verb: str | None = None) -> tuple[str, ...]:
     return tuple(name for name in _paths() if verb is None or name.split(".")[0] == verb)
 
 
-def method_class(name: str) -> type[Method]:
+def method_class(name: str) -> "type[Method]":
     """Raises ConfigError for an unknown name, with the near ones; a line that cannot be imported raises as it is."""
     if name not in _paths():
         near = get_close_matches(name, _paths(), n=3, cutoff=0.4)
@@ -70,7 +72,7 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
-def build(name: str, options: Mapping[str, Any]) -> Method:
+def build(name: str, options: Mapping[str, Any]) -> "Method":
     """The method with these options; those it does not name keep their defaults."""
     cls = method_class(name)
     known = [option.name for option in cls.options()]

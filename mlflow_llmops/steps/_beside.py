@@ -11,7 +11,7 @@ from mlflow_llmops.measure.pieces import finer_texts
 from mlflow_llmops.measure.size import compressed_mib, measure_sparsity
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.steps._long_inputs import measure_long_inputs
-from mlflow_llmops.tracking.references import LoadedModel
+from mlflow_llmops.tracking.loaded import LoadedModel
 
 
 @dataclass(frozen=True)

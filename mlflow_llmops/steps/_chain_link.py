@@ -38,8 +38,9 @@ from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.card import ModelCard, card_uri, log_card
 from mlflow_llmops.tracking.licence import licence_of
 from mlflow_llmops.tracking.lineage import dataset_of, log_data
+from mlflow_llmops.tracking.loaded import LoadedModel, load_model
 from mlflow_llmops.tracking.phases import Phases
-from mlflow_llmops.tracking.references import LoadedModel, download, load_model
+from mlflow_llmops.tracking.references import download
 from mlflow_llmops.tracking.report import Row, markdown
 from mlflow_llmops.tracking.run import log_measurements, log_params
 from mlflow_llmops.tracking.session import run_session

@@ -19,7 +19,7 @@ from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.measure.speed import Score, Times, latency_speedup, measure_speed, speedup
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.tracking.classes import classes_markdown, confusion_png
-from mlflow_llmops.tracking.references import LoadedModel, asked
+from mlflow_llmops.tracking.loaded import LoadedModel, asked
 from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_asked, check_same
 
 HELD = "accuracy"

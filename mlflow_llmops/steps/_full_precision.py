@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from mlflow_llmops.models.text_model import TextModel
-from mlflow_llmops.tracking.references import LoadedModel
+from mlflow_llmops.tracking.loaded import LoadedModel
 
 
 def in_full_precision(source: LoadedModel) -> tuple[LoadedModel, str]:

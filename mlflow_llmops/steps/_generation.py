@@ -20,7 +20,7 @@ from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.measure.speed import Score, Times, measure_speed, speedup
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.tracking.completions import check_completions, check_likelihoods
-from mlflow_llmops.tracking.references import LoadedModel, asked
+from mlflow_llmops.tracking.loaded import LoadedModel, asked
 from mlflow_llmops.tracking.reload import Answers, answers_of_fresh_process, check_asked
 
 HELD = "log-likelihood of a token, nats"

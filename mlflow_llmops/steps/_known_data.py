@@ -8,7 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mlflow_llmops import names
-from mlflow_llmops.methods.method import AUTO
+from mlflow_llmops.methods.option import AUTO
 
 OPTIONS = ("data", "text_column", "label_column", "eval_data", "overlap")
 

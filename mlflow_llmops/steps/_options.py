@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
-from mlflow_llmops.methods.method import AUTO
+from mlflow_llmops.methods.option import AUTO
 
 Model = Annotated[
     str,

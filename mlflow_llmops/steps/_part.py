@@ -11,7 +11,8 @@ import torch
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods import table
-from mlflow_llmops.methods._ranks import from_main, processes, share_of
+from mlflow_llmops.methods._launch import processes
+from mlflow_llmops.methods._ranks import from_main, share_of
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.methods.prune._pruning import Pruning
@@ -54,14 +55,6 @@ def check_processes(name: str, method: Method) -> None:
                 raise ConfigError(f"{option}: models are measured between trainings, by one process; start it as one")
     if isinstance(method, Training):
         share_of(method.batch_size)
-
-
-def check_alone(verb: str) -> None:
-    """Raises ConfigError where several processes were started for a verb that trains no network itself."""
-    if processes() > 1:
-        raise ConfigError(
-            f"{verb} runs as one process, and {processes()} were started; start finetune, distill or prune like this"
-        )
 
 
 def _nothing() -> Part:

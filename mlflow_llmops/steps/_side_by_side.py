@@ -14,7 +14,7 @@ from mlflow_llmops.measure.size import measure_size
 from mlflow_llmops.measure.speed import Score, Times
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.steps._tasks import MEASURES
-from mlflow_llmops.tracking.references import LoadedModel, asked
+from mlflow_llmops.tracking.loaded import LoadedModel, asked
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mlflow_llmops.measure.measurement import Measurements
 from mlflow_llmops.measure.speed import Score, Times
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.steps import _classification, _generation
-from mlflow_llmops.tracking.references import LoadedModel
+from mlflow_llmops.tracking.loaded import LoadedModel
 from mlflow_llmops.tracking.reload import Answers
 
 

@@ -31,8 +31,9 @@ from mlflow_llmops.steps._options import (
 )
 from mlflow_llmops.steps._side_by_side import Contender, with_answers
 from mlflow_llmops.steps.compare import measure_contenders, metric_safe, publish
+from mlflow_llmops.tracking.loaded import asked, load_model
 from mlflow_llmops.tracking.outside import Outside, load_outside, measure_outside
-from mlflow_llmops.tracking.references import SCHEMES, asked, download, is_ours, load_model
+from mlflow_llmops.tracking.references import SCHEMES, download, is_ours
 from mlflow_llmops.tracking.report import Row, table
 from mlflow_llmops.tracking.run import start_run
 

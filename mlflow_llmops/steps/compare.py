@@ -43,7 +43,7 @@ from mlflow_llmops.steps._side_by_side import Contender, counted, log_pictures, 
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.comparison import Comparison, Made
 from mlflow_llmops.tracking.lineage import dataset_of, in_this_store, log_data
-from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.loaded import load_model
 from mlflow_llmops.tracking.report import Row, label_of, table
 from mlflow_llmops.tracking.run import log_measurements, start_run
 from mlflow_llmops.tracking.stored import made_in, runs_of, runs_of_experiment, stored_comparison

@@ -10,7 +10,7 @@ from mlflow_llmops.data.load import load_data
 from mlflow_llmops.data.texts import Splits
 from mlflow_llmops.errors import ConfigError, GateFailed
 from mlflow_llmops.methods import table
-from mlflow_llmops.methods._ranks import is_main
+from mlflow_llmops.methods._launch import is_main
 from mlflow_llmops.methods.method import Method
 from mlflow_llmops.models.tasks import task_named
 from mlflow_llmops.registry.versions import check_name
@@ -33,7 +33,8 @@ from mlflow_llmops.steps._options import (
     said_of_overlap,
 )
 from mlflow_llmops.steps._part import check_processes, take_part
-from mlflow_llmops.tracking.references import check_there, load_model
+from mlflow_llmops.tracking.loaded import load_model
+from mlflow_llmops.tracking.references import check_there
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import start_run
 

@@ -42,7 +42,8 @@ from mlflow_llmops.steps._side_by_side import Contender
 from mlflow_llmops.steps.compare import measure_contenders, publish
 from mlflow_llmops.steps.promote import promote, weigh
 from mlflow_llmops.steps.score import score
-from mlflow_llmops.tracking.references import check_there, load_model
+from mlflow_llmops.tracking.loaded import load_model
+from mlflow_llmops.tracking.references import check_there
 from mlflow_llmops.tracking.report import Row
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import log_measurements, start_run

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 from mlflow_llmops.methods import table
-from mlflow_llmops.methods.method import AUTO, checked, described
+from mlflow_llmops.methods._launch import check_alone
+from mlflow_llmops.methods.option import AUTO, checked, described
 from mlflow_llmops.steps import STEPS
 from mlflow_llmops.steps._options import Outcome
-from mlflow_llmops.steps._part import check_alone
 
 GIVEN = ("verb", "options", "made_from_counts")
 """Parameters of the functions that are no options: other steps, the verb's name or the methods' fields fill them."""

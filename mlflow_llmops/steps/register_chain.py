@@ -33,7 +33,8 @@ from mlflow_llmops.steps._options import (
     text_or_file,
 )
 from mlflow_llmops.tracking.lineage import torch_origin
-from mlflow_llmops.tracking.references import MLMODEL, SCHEMES, download, load_model
+from mlflow_llmops.tracking.loaded import load_model
+from mlflow_llmops.tracking.references import MLMODEL, SCHEMES, download
 from mlflow_llmops.tracking.run import log_params, start_run
 
 OPENAI = "openai:"

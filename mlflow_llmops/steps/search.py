@@ -50,7 +50,8 @@ from mlflow_llmops.steps._search_trial import Bench, asked_for, run_trial
 from mlflow_llmops.steps._side_by_side import with_answers
 from mlflow_llmops.steps._tasks import MEASURES
 from mlflow_llmops.tracking.lineage import log_data
-from mlflow_llmops.tracking.references import LoadedModel, check_there, load_model
+from mlflow_llmops.tracking.loaded import LoadedModel, load_model
+from mlflow_llmops.tracking.references import check_there
 from mlflow_llmops.tracking.report import table as shown_table
 from mlflow_llmops.tracking.run import log_measurements, log_params, start_run
 from mlflow_llmops.tracking.session import work_folder

@@ -8,7 +8,8 @@ from huggingface_hub.errors import HFValidationError
 
 from mlflow_llmops import names
 from mlflow_llmops.tracking.lineage import tags_of
-from mlflow_llmops.tracking.references import SCHEMES, LoadedModel
+from mlflow_llmops.tracking.loaded import LoadedModel
+from mlflow_llmops.tracking.references import SCHEMES
 
 CARD = "README.md"
 """Where Hugging Face keeps a model's card: its licence stands between two lines of dashes at the beginning."""

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_llmops import names
 from mlflow_llmops.errors import ConfigError
 from mlflow_llmops.methods._session import Session, session
-from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.loaded import load_model
 from mlflow_llmops.tracking.run import log_params
 
 WORK = "LLMOPS_WORK"

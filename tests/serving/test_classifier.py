@@ -9,6 +9,7 @@ import httpx
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 JSON = {"Content-Type": "application/json"}
@@ -40,6 +41,15 @@ def test_invocations_are_what_the_pyfunc_predicts(labelling, model, tiny_texts):
         np.testing.assert_allclose(found["score"], expected["score"], atol=1e-6)
     null = nulls.json()["predictions"][1]  # as MLflow writes it
     assert null["label"] is None and np.isnan(null["score"])
+
+
+def test_a_graph_is_answered_without_torch_in_the_process(labelling):
+    """Nor is it loaded for the command line's options: 350 MiB a worker."""
+    with labelling.client() as client:
+        assert client.post("/invocations", json={"inputs": ["a boat"]}).status_code == 200
+    loaded = {mapped.path for mapped in psutil.Process(labelling.process.pid).memory_maps()}
+    assert any("onnxruntime" in path or "openvino" in path for path in loaded)
+    assert not [path for path in loaded if "libtorch" in path]
 
 
 def test_labels_have_all_their_scores(labelling, model, tiny_texts):

@@ -57,7 +57,7 @@ import torch
 from mlflow_llmops.data.load import load_data
 from mlflow_llmops.methods import _train as module
 from mlflow_llmops.methods._losses import label_loss
-from mlflow_llmops.methods._ranks import is_main
+from mlflow_llmops.methods._launch import is_main
 from mlflow_llmops.methods._rows import rows_of
 from mlflow_llmops.methods._session import Session, session
 from mlflow_llmops.models.load import load

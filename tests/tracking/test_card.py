@@ -8,7 +8,7 @@ from mlflow_llmops import names
 from mlflow_llmops.models.text_model import TextModel
 from mlflow_llmops.steps.compress import compress
 from mlflow_llmops.tracking.licence import licence_of
-from mlflow_llmops.tracking.references import LoadedModel
+from mlflow_llmops.tracking.loaded import LoadedModel
 
 CARD = "---\nlanguage: en\nlicense: {}\n---\n# A model\n"
 

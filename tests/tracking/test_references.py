@@ -9,7 +9,7 @@ from mlflow_llmops.errors import ModelError
 from mlflow_llmops.flavors.by_kind import log_text_model
 from mlflow_llmops.measure.scorer import scorer_of
 from mlflow_llmops.registry.versions import register
-from mlflow_llmops.tracking.references import load_model
+from mlflow_llmops.tracking.loaded import load_model
 
 TEXTS = ["oven and butter", "the boat in the harbour"]
 
