@@ -1,9 +1,11 @@
 """What an image must be able to do before anybody uses it: import, a tiny run, reload, score. Takes no download.
 
-It is the last build step of docker/Dockerfile and runs anywhere else that the package is installed.
+It is the last build step of docker/Dockerfile and runs anywhere else that the package is installed. With a folder it
+leaves the registered version there, and what it answered, for `serve_test.py` in the smaller image.
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +14,7 @@ TOPICS = {"kitchen": "oven butter flour pan spoon sugar", "sea": "boat harbour w
 FILLER = ("the", "a", "of", "with", "near", "under", "old", "new")
 
 
-def main() -> None:
+def main(kept: Path | None) -> None:
     """Train, quantize, register, reload in fresh processes, score through Spark. Raises where anything differs."""
     import mlflow
     import pandas as pd
@@ -42,12 +44,16 @@ def main() -> None:
     right = float((answers["label"] == table["label"]).mean())
     if differ or right < 0.9:
         raise SystemExit(f"self-test: {len(differ)} texts scored otherwise through Spark, {right:.2f} of labels right")
+    if kept:
+        shutil.copytree(mlflow.artifacts.download_artifacts("models:/self-test/2"), kept / "version")
+        answers.assign(text=table["text"])[["text", "label"]].to_json(kept / "answers.json", orient="records")
     sys.stdout.write(f"self-test: {len(table)} texts scored alike by pyfunc and Spark, {right:.2f} of labels right\n")
 
 
 if __name__ == "__main__":
+    to = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory(prefix="llmops-self-test-") as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder) / 'mlflow.db'}"
-        main()
+        main(to)
         os.chdir("/")

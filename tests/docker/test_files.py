@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import compose_spec
@@ -13,12 +14,14 @@ import pytest
 import yaml
 from mlflow.models.flavor_backend_registry import get_flavor_backend
 from mlflow.projects._project_spec import load_project
+from packaging.utils import canonicalize_name
 
 import mlflow_llmops
 from mlflow_llmops.flavors import exported_text
 from mlflow_llmops.steps import STEPS
 
 DOCKER = Path(__file__).parents[2] / "docker"
+DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 DOCKERFILES = ["Dockerfile", "Dockerfile.mlflow"]
 HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
@@ -58,11 +61,23 @@ def test_an_image_is_pinned_not_root_tested_and_watched(name):
     assert all((DOCKER.parent / word).exists() for word in copied)
 
 
-def test_the_last_build_step_is_the_self_test():
-    text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
-    work = text[text.index(" AS work") : text.index(" AS serve")]
-    steps = [line for line in work.splitlines() if line.startswith(("RUN", "COPY"))]
-    assert steps[-1] == "RUN python /opt/llmops/self_test.py"
+@pytest.mark.parametrize(
+    ("target", "step"), [("work", "self_test.py /tmp/self-test"), ("serve-exported", "serve_test.py /tmp/self-test")]
+)
+def test_the_last_build_step_is_the_self_test(target, step):
+    [of_it] = re.findall(rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    steps = re.findall(r"^(?:RUN|COPY) .*?(?<!\\)$", of_it, re.MULTILINE | re.DOTALL)
+    assert steps[-1].startswith("RUN ") and steps[-1].endswith(f"python /opt/llmops/{step}")
+
+
+def test_the_smaller_image_has_nothing_that_the_package_does_not_need():
+    lines = (DOCKER / "serve_exported.txt").read_text(encoding="utf-8").splitlines()
+    project = tomllib.loads((DOCKER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = {re.split(r"[><=\[]", each)[0] for each in project["dependencies"]}
+    assert {line for line in lines if not line.startswith("#")} - {"mlflow-skinny"} <= known
+    pinned = (DOCKER.parent / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = {canonicalize_name(line.partition("==")[0]) for line in pinned}
+    assert {line for line in lines if not line.startswith("#")} <= names
 
 
 def test_the_compose_file_is_of_the_compose_specification():
@@ -159,5 +174,6 @@ def test_mlflow_reads_the_project_in_docker():
     project = load_project(str(DOCKER))
     assert project.docker_env["image"] == COMPOSE["services"]["work"]["image"]
     assert project.docker_env["image"].endswith(f":{mlflow_llmops.__version__}")
+    assert project.docker_env["environment"] == ["MLFLOW_TRACKING_URI"], "MLflow logs the values of those named"
     for verb in STEPS:
         assert project.get_entry_point(verb).command.startswith(f"python -m mlflow_llmops {verb} ")
