@@ -1,7 +1,7 @@
 """What an image must be able to do before anybody uses it: import, a tiny run, reload, score. Takes no download.
 
-It is the last build step of docker/Dockerfile and runs anywhere else that the package is installed. With a folder it
-leaves the registered version there, and what it answered, for `serve_test.py` in the smaller image.
+It is the last build step of docker/Dockerfile's target work and runs anywhere else that the package is installed. With
+a folder it leaves a version of each runtime there, and what it answered, for `serve_test.py` in the smaller image.
 """
 
 import os
@@ -33,7 +33,8 @@ def main(kept: Path | None) -> None:
     table.to_csv("rows.csv", index=False)
     small = {"data": "rows.csv", "register_as": "self-test", "measure_seconds": 0.5, "speed_grid": False}
     compress("finetune", "full", "builtin:encoder", options={"epochs": "3"}, **small)
-    compress("quantize", "int8_dynamic", "models:/self-test/1", **small)
+    compress("quantize", "int8_dynamic", "models:/self-test/1", **small)  # onnxruntime
+    compress("export", "openvino", "models:/self-test/1", **small)
     answers = mlflow.pyfunc.load_model("models:/self-test/2").predict(list(table["text"]))
     table[["text"]].to_parquet("rows.parquet")
     score("models:/self-test/2", "rows.parquet", "scored.parquet", master="local[1]")
@@ -44,9 +45,11 @@ def main(kept: Path | None) -> None:
     right = float((answers["label"] == table["label"]).mean())
     if differ or right < 0.9:
         raise SystemExit(f"self-test: {len(differ)} texts scored otherwise through Spark, {right:.2f} of labels right")
-    if kept:
-        shutil.copytree(mlflow.artifacts.download_artifacts("models:/self-test/2"), kept / "version")
-        answers.assign(text=table["text"])[["text", "label"]].to_json(kept / "answers.json", orient="records")
+    for version in (2, 3) if kept else ():
+        reference, to = f"models:/self-test/{version}", Path(kept, str(version))
+        shutil.copytree(mlflow.artifacts.download_artifacts(reference), to / "version")
+        found = mlflow.pyfunc.load_model(reference).predict(list(table["text"]))
+        found.assign(text=table["text"])[["text", "label"]].to_json(to / "answers.json", orient="records")
     sys.stdout.write(f"self-test: {len(table)} texts scored alike by pyfunc and Spark, {right:.2f} of labels right\n")
 
 

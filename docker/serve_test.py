@@ -1,6 +1,6 @@
-"""What the smaller image must be able to do: serve the version that `self_test.py` left, without torch.
+"""What the smaller image must be able to do: serve the versions that `self_test.py` left, without torch.
 
-It is a build step of docker/Dockerfile's target serve-exported and needs no download.
+It is the last build step of docker/Dockerfile's target serve-exported and needs no download.
 """
 
 import importlib.util
@@ -16,9 +16,15 @@ SECONDS = 120
 
 
 def main(kept: Path) -> None:
-    """Serve, ask every text of `answers.json`, compare the labels. Raises SystemExit where anything differs."""
+    """Each folder in turn. Raises SystemExit where anything differs."""
     if importlib.util.find_spec("torch"):
         raise SystemExit("serve-test: torch is installed here, so this shows nothing")
+    for each in sorted(kept.iterdir()):
+        check(each)
+
+
+def check(kept: Path) -> None:
+    """Serve the version, ask every text of `answers.json`, compare the labels."""
     rows = json.loads((kept / "answers.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         port = Path(folder) / "port"

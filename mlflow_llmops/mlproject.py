@@ -22,7 +22,7 @@ IN_DOCKER = """\
 #
 # The same entry points inside the image that docker/Dockerfile makes; the tracking store must be a server:
 #   MLFLOW_TRACKING_URI=http://host:5000 mlflow run docker [-e VERB] [-P option=value ...]
-# Your files come in by --docker-args volume=/data:/data:ro, keys by --docker-args env-file=FILE: MLflow would write
+# Your files come in by --docker-args volume=/data:/data, keys by --docker-args env-file=FILE: MLflow would write
 # those that were named here into its log.
 """
 DOCKER_ENV = """\

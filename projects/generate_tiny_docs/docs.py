@@ -17,6 +17,7 @@ from mlflow_llmops.tracking.run import start_run
 
 BUILD = Path("build")
 TASK = "text-generation"
+SERVE = "mlflow run projects/generate_tiny_docs --env-manager local -e serve"
 
 
 def docs(
@@ -45,7 +46,7 @@ def docs(
         small = step("quantize", "weight_only", taught, bits=4, group_size=32)
         versions = ",".join(reference.rpartition("/")[2] for reference in (whole, cut, taught, small))
         compared = compare(register_as, versions, data, measure_seconds=2 * measure_seconds)
-    return Outcome(run.info.run_id, (*compared.shown, f"to serve it: mlflow run . -e serve -P model={small}"))
+    return Outcome(run.info.run_id, (*compared.shown, f"to serve it: {SERVE} -P model={small}"))
 
 
 def passages(documents: str) -> str:

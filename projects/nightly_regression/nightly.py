@@ -30,6 +30,9 @@ from mlflow_llmops.steps.compress import compress
 from mlflow_llmops.steps.promote import promote
 from mlflow_llmops.tracking.run import log_measurements, start_run
 
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says where there is no model, or no champion of it: the first night. Anything else is a failure."""
+
 
 class Drifted(LLMOpsError):
     """The champion was worse tonight than it may be; another one has its place now."""
@@ -79,7 +82,9 @@ def nightly(
 def _champion(name: str) -> ModelVersion | None:
     try:
         return MlflowClient().get_model_version_by_alias(name, names.CHAMPION)
-    except MlflowException:  # neither a model nor an alias: the first night
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
         return None
 
 

@@ -23,7 +23,7 @@ SHARE = 0.5
 def killed(
     model: Model,
     rows: Annotated[str, "Parquet file with the columns id and text"] = "build/rows.parquet",
-    folder: Annotated[str, "where checkpoint and scored rows go"] = "build",
+    folder: Annotated[str, "where checkpoint and scored rows go"] = "build/killed",
     checkpoint_rows: Annotated[int, "rows of a task", Ge(1)] = 5000,
     master: Annotated[str, "Spark master"] = "local[2]",
 ) -> Outcome:
@@ -31,6 +31,7 @@ def killed(
     kept, scored = Path(folder) / "kept", Path(folder) / "scored.parquet"
     if kept.exists():
         raise DataError(f"folder={folder}: {kept} is there from a job before; remove it, or run main to go on with it")
+    kept.parent.mkdir(parents=True, exist_ok=True)
     given = {"model": model, "score-input": rows, "score-output": scored, "id-col": "id", "checkpoint": kept}
     given |= {"checkpoint-rows": checkpoint_rows, "master": master, "resume": "true", "overwrite": "true"}
     command = [sys.executable, "-m", "mlflow_llmops", "score"]

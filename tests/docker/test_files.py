@@ -1,4 +1,4 @@
-"""What can be said of images and manifests where no engine runs: linters, schemas, and what they must hold."""
+"""What can be said of images and manifests without an engine: linters, schemas, and what they must hold."""
 
 import json
 import re

@@ -16,6 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.projects._project_spec import load_project
 from mlflow.tracking import MlflowClient
 
@@ -289,12 +290,26 @@ def test_score_parquet_spark(store, tiny_exported, topic_rows):
         register(exported_text.log_model(tiny_exported.folder).model_uri, "topics", {})
     where = project(store, "score_parquet_spark")
     assert "exit code 0" in (said := ran(where, "rows", count=20000, texts=topic_rows)), said
+    main = ran(where, model="models:/topics/1", checkpoint_rows=10000, master="local[1]")
+    assert "20,000 rows scored" in main
     said = ran(where, "killed", model="models:/topics/1", checkpoint_rows=1000, master="local[1]")
     found = re.search(r"killed with ([\d,]+) of 20,000 rows finished; after the second job 20,000 rows are there", said)
     assert found, said
     assert 10_000 <= int(found[1].replace(",", "")) < 20_000
     before = re.search(r"20,000 rows scored .*, ([\d,]+) of them before", said)
     assert before and int(before[1].replace(",", "")) >= int(found[1].replace(",", ""))
+
+
+def test_a_store_that_fails_is_no_first_night(store, monkeypatch):
+    """Which would train and promote into another one's place."""
+    module = module_of("nightly_regression", "nightly", monkeypatch)
+    assert module._champion("tickets") is None
+    MlflowClient().create_registered_model("tickets")
+    assert module._champion("tickets") is None
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_registry_uri(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(MlflowException, match="Max retries"):
+        module._champion("tickets")
 
 
 @pytest.mark.slow
