@@ -81,12 +81,16 @@ class Version:
 
 
 def load_version(reference: str) -> Version:
-    """Fetch a model, load it and run it once. Raises ModelError where there is none."""
+    """Fetch a model, load it and run it once. Raises ModelError where it or a library of it is not there."""
     uri, number = pinned(reference)
     folder = download(uri)
     if not (folder / MLMODEL).is_file():
         raise ModelError(f"model={reference}: no MLflow model lies there; give models:/name/3 or models:/name@alias")
-    model = load_pyfunc(str(folder))
+    try:
+        model = load_pyfunc(str(folder))
+    except ModuleNotFoundError as error:
+        wanted = f"model={reference} needs {error.name}, which is not installed here"
+        raise ModelError(f"{wanted}; install what its requirements.txt names") from error
     try:
         raw = model.get_raw_model()
     except NotImplementedError:
