@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,14 @@ class Cluster:
     """Their processes."""
 
     def executors(self) -> list[psutil.Process]:
-        """The processes in which tasks run."""
-        children = [child for pid in self.workers for child in psutil.Process(pid).children(recursive=True)]
-        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        return [child for child in alive if any("CoarseGrainedExecutor" in word for word in child.cmdline())]
+        """The processes in which tasks run. Others of the workers' come and go while it looks."""
+        found = []
+        for child in (child for pid in self.workers for child in psutil.Process(pid).children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                alive = child.status() != psutil.STATUS_ZOMBIE
+                if alive and any("CoarseGrainedExecutor" in word for word in child.cmdline()):
+                    found.append(child)
+        return found
 
 
 @pytest.fixture(scope="module")

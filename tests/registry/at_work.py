@@ -52,15 +52,20 @@ def killed(verb, nth):
         promotion.rollback(f"m{nth}", names.PRODUCTION, "it was slow", "run")
 
 
+def say(what):
+    """A whole line at once: `print` may write the line's end apart (PYTHONUNBUFFERED), after the other one's line."""
+    os.write(sys.stdout.fileno(), f"{json.dumps(what)}\n".encode())
+
+
 def racing(version, rounds, together):
     for n in range(1, rounds + 1):
         seen = look(f"r{n}")
         together.wait(60)
         try:
             promotion.promote(f"r{n}", version, names.PRODUCTION, [], "run", seen)
-            print(json.dumps([n, version, "held"]), flush=True)
+            say([n, version, "held"])
         except GateFailed:
-            print(json.dumps([n, version, "refused"]), flush=True)
+            say([n, version, "refused"])
         together.wait(60)
 
 
