@@ -44,7 +44,7 @@ def test_invocations_are_what_the_pyfunc_predicts(labelling, model, tiny_texts):
 
 
 def test_a_graph_is_answered_without_torch_in_the_process(labelling):
-    """Nor is it loaded for the command line's options: 350 MiB a worker."""
+    """Nor is it loaded for the command line's options: 345 MiB a worker."""
     with labelling.client() as client:
         assert client.post("/invocations", json={"inputs": ["a boat"]}).status_code == 200
     loaded = {mapped.path for mapped in psutil.Process(labelling.process.pid).memory_maps()}
