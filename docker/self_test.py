@@ -46,17 +46,17 @@ def main(kept: Path | None) -> None:
     if differ or right < 0.9:
         raise SystemExit(f"self-test: {len(differ)} texts scored otherwise through Spark, {right:.2f} of labels right")
     for version in (2, 3) if kept else ():
-        reference, to = f"models:/self-test/{version}", Path(kept, str(version))
-        shutil.copytree(mlflow.artifacts.download_artifacts(reference), to / "version")
+        reference, folder = f"models:/self-test/{version}", Path(kept, str(version))
+        shutil.copytree(mlflow.artifacts.download_artifacts(reference), folder / "version")
         found = mlflow.pyfunc.load_model(reference).predict(list(table["text"]))
-        found.assign(text=table["text"])[["text", "label"]].to_json(to / "answers.json", orient="records")
+        found.assign(text=table["text"])[["text", "label"]].to_json(folder / "answers.json", orient="records")
     sys.stdout.write(f"self-test: {len(table)} texts scored alike by pyfunc and Spark, {right:.2f} of labels right\n")
 
 
 if __name__ == "__main__":
-    to = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None
+    kept = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory(prefix="llmops-self-test-") as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder) / 'mlflow.db'}"
-        main(to)
+        main(kept)
         os.chdir("/")

@@ -12,6 +12,7 @@ import compose_spec
 import kubernetes_validate
 import pytest
 import yaml
+from mlflow import environment_variables
 from mlflow.models.flavor_backend_registry import get_flavor_backend
 from mlflow.projects._project_spec import load_project
 from packaging.utils import canonicalize_name
@@ -32,6 +33,12 @@ SCORING = list(yaml.safe_load_all((DOCKER / "kubernetes" / "scoring.yaml").read_
 INFERENCE_SERVICE = {"apiVersion": str, "kind": str, "metadata": dict, "spec": dict}
 PREDICTOR = {"containers": list, "minReplicas": int, "maxReplicas": int, "scaleMetric": str, "scaleTarget": int}
 SCALE_METRICS = {"cpu", "memory"}  # concurrency and rps need Knative
+
+
+def stage(target: str) -> str:
+    """What the Dockerfile says of one target."""
+    [found] = re.findall(rf"^FROM \S+ AS {target}(\n.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    return found
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -65,9 +72,30 @@ def test_an_image_is_pinned_not_root_tested_and_watched(name):
     ("target", "step"), [("work", "self_test.py /tmp/self-test"), ("serve-exported", "serve_test.py /tmp/self-test")]
 )
 def test_the_last_build_step_is_the_self_test(target, step):
-    [of_it] = re.findall(rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
-    steps = re.findall(r"^(?:RUN|COPY) .*?(?<!\\)$", of_it, re.MULTILINE | re.DOTALL)
+    steps = re.findall(r"^(?:RUN|COPY) .*?(?<!\\)$", stage(target), re.MULTILINE | re.DOTALL)
     assert steps[-1].startswith("RUN ") and steps[-1].endswith(f"python /opt/llmops/{step}")
+
+
+@pytest.mark.parametrize("target", ["work", "serve", "serve-exported"])
+def test_each_target_is_watched_and_not_root_when_it_is_tested(target):
+    assert "\nHEALTHCHECK " in stage(target)
+    if target != "serve":  # which is work with another command
+        assert stage(target).index("\nUSER 10001\n") < stage(target).index("python /opt/llmops/")
+
+
+@pytest.mark.parametrize("target", ["work", "serve-exported"])
+def test_artifacts_come_through_the_server_and_not_from_a_store_that_may_be_out_of_reach(target):
+    for way in ("DOWNLOAD", "UPLOAD"):
+        known = getattr(environment_variables, f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}")
+        assert f"{known.name}=false" in stage(target)
+        assert f"{known.name}=false" in (DOCKER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_secrets_lie_outside_of_the_project_that_mlflow_copies_into_an_image():
+    page = (DOCKER / "README.md").read_text(encoding="utf-8")
+    [secrets] = re.findall(r"^cp docker/example.env (\S+)", page, re.MULTILINE)
+    assert "/" not in secrets and f"COMPOSE_ENV_FILES=$PWD/{secrets}\n" in page
+    assert secrets in (DOCKER.parent / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_the_smaller_image_has_nothing_that_the_package_does_not_need():

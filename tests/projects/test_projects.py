@@ -125,6 +125,11 @@ def test_each_command_of_a_readme_names_what_is_there():
         assert {name for name, each in found.parameters.items() if each.default is None} <= given, words
 
 
+def test_the_command_that_tiny_docs_prints_is_its_readmes(monkeypatch):
+    page = (ROOT / "projects" / "generate_tiny_docs" / "README.md").read_text(encoding="utf-8")
+    assert f"\n{module_of('generate_tiny_docs', 'docs', monkeypatch).SERVE} -P model=models:/tiny-docs/4\n" in page
+
+
 def blocks(page: str, language: str) -> list[str]:
     """The code of a page in one language."""
     return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
